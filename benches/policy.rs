@@ -7,8 +7,9 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use mayfly::document::SourceFile;
 use mayfly::identity::spiffe_id::SpiffeId;
 use mayfly::policy::question::{DeclaredIntent, TaskFacts};
-use mayfly::policy::{PolicySet, PolicyVerdict, Question, VerdictCache, WorkloadAction, WorkloadContext, sample};
+use mayfly::policy::{PolicySet, PolicyVerdict, Question, VerdictCache, WorkloadAction, WorkloadContext};
 use mayfly::upstream::registry::{Kind, Upstream};
+use mayfly_bench::sample;
 
 /// The program's: what a stage allocates is part of what it takes.
 #[cfg(feature = "jemalloc")]

@@ -6,16 +6,11 @@ pub mod verifier;
 
 pub use mayfly_api as serve;
 pub use mayfly_authority::{
-    admission, admission::admission_queue, admission::operator_calls, admission::operators, admission::peers,
-    admission::rate_limits, admission::refusals, audit, audit::audit_reads, audit::explain, audit::proof, audit::use_reports,
-    authority, backup, exchange, exchange::authorize, exchange::introspect, exchange::lookup, exchange::subjects, metrics,
-    people, people::approvals, people::attestation, people::break_glass, people::logins, people::oidc_issuers,
-    registry::bindings, registry::changes, registry::inventory, registry::policies, registry::registrations, registry::replay,
-    revocation::feed, revocation::leases, revocation::revocation_reach, revocation::revoke, revocation::revoke_excess,
-    source_health, tasks, tasks::expiring, tasks::heartbeats, tasks::openings, trust, trust::keys, trust::own_domain,
-    trust::own_svid, webhook,
+    admission, admission::admission_queue, admission::operator_calls, admission::rate_limits, audit::explain, audit::proof,
+    authority, exchange, exchange::introspect, metrics, people::oidc_issuers, revocation::feed, revocation::revocation_reach,
+    revocation::revoke, tasks, tasks::heartbeats, tasks::openings, trust, trust::keys, webhook,
 };
-pub use mayfly_base::{atomic_file, bounded_file, document, file_path, limits, log_queue, refusal, system, trace};
+pub use mayfly_base::{document, limits, refusal, system, trace};
 pub use mayfly_config as sources;
 pub use mayfly_credential as credential;
 pub use mayfly_identity as identity;
@@ -27,7 +22,7 @@ pub use mayfly_proto::protobuf;
 pub use mayfly_server as server;
 pub use mayfly_store as store;
 pub use mayfly_store::sealing;
-pub use mayfly_verify::{persistent, seq};
+pub use mayfly_verify::seq;
 
 /// Upstreams, and the leases of what stands at them.
 pub mod upstream {

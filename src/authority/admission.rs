@@ -2,6 +2,7 @@
 //! policy.
 
 pub mod admission_queue;
+mod admitted;
 pub mod operator_calls;
 pub mod operators;
 pub mod peers;
@@ -9,11 +10,12 @@ pub mod rate_limits;
 pub mod refusals;
 
 use std::collections::BTreeSet;
-use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+pub use admitted::Admitted;
 
 use crate::admission::operator_calls::{ApprovalMode, OperatorCall};
 use crate::admission::operators::{NamedTarget, OperatorScope};
@@ -31,25 +33,6 @@ use mayfly_policy::person::{CallerPerson, sign_in_hint};
 use mayfly_policy::question::ApprovalFacts;
 use mayfly_policy::{Action, OperatorAction, OperatorActionType, OperatorContext, Question};
 use mayfly_verify::seq::TaskId;
-
-/// The proof that an operator was admitted to the action `A`, made by [`Authority::admit`] only. A function takes the proof of its own
-/// action, so that an operator who was admitted to list cannot be passed to a function that revokes.
-#[derive(Debug, Clone)]
-pub struct Admitted<A: OperatorActionType> {
-    who: Author,
-    action: PhantomData<A>,
-}
-
-impl<A: OperatorActionType> Admitted<A> {
-    fn new(who: Author) -> Admitted<A> {
-        Admitted { who, action: PhantomData }
-    }
-
-    /// The operator, in the form that records use.
-    pub fn who(&self) -> Author {
-        self.who.clone()
-    }
-}
 
 impl Authority {
     /// Checks that the SVID of a connection is still valid: it has not expired, and its root is still trusted. Called on every call and
@@ -190,7 +173,7 @@ impl Authority {
         about: Option<&NamedTarget>,
     ) -> Result<OperatorScope<A>, Error> {
         let who = match operator {
-            Operator::LocalUid(uid) => self.admit_uid::<A>(*uid)?.who,
+            Operator::LocalUid(uid) => self.admit_uid::<A>(*uid)?.who(),
             Operator::Svid(caller) => {
                 self.may_act_at_all::<A>(caller)?;
                 Author::of(caller)
@@ -244,7 +227,7 @@ impl Authority {
     /// The checks that apply whatever policy says: the operator is admitted, and an operator in break-glass stays within its bounds.
     fn may_act_at_all<A: OperatorActionType>(&self, caller: &Caller) -> Result<(), Error> {
         self.let_in(caller, "this operator")?;
-        match self.acts_in_glass(caller).filter(|_| !allowed_in_break_glass(A::ACTION)) {
+        match self.acts_in_break_glass(caller).filter(|_| !allowed_in_break_glass(A::ACTION)) {
             Some(task) => Err(in_break_glass(
                 caller,
                 task,
@@ -262,7 +245,7 @@ impl Authority {
         (name, policy): (&str, &EnvironmentPolicy),
     ) -> Result<Option<String>, Error> {
         let behind = CallerPerson::of(caller);
-        let break_glass = self.acts_in_glass(caller).is_some();
+        let break_glass = self.acts_in_break_glass(caller).is_some();
         let call = OperatorCall::current();
         let approver = call.as_ref().and_then(|call| call.approved_by());
         let people: &[&str] = &approver.into_iter().collect::<Vec<_>>();

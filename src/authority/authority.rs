@@ -164,7 +164,7 @@ pub struct AuthorityParts {
     /// The bounds that the operator sets below the ceilings of `limits.rs`.
     pub bounds: AuthorityLimits,
     /// The credential kinds whose credentials are made at upstreams.
-    pub elsewhere: ConnectorSettings,
+    pub connectors: ConnectorSettings,
     /// The tracing that the operator configured.
     pub traced: trace::TracerSettings,
     /// Which code answers exchanges; a server leaves it at its default.
@@ -219,7 +219,7 @@ impl Authority {
         let began = (parts.system.wall(), parts.system.steady());
         let over = Arc::new(ReplicaLedger::new(ledger.clone(), parts.system.clone()));
         let tracer = Tracer::new(parts.traced, parts.system.clone());
-        let leases = LeaseDriver::new(over, parts.elsewhere, parts.system.clone());
+        let leases = LeaseDriver::new(over, parts.connectors, parts.system.clone());
         let authority = Arc::new(Authority {
             ledger,
             catalog: Catalog::new(&parts.decider.issuer),

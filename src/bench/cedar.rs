@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
 
-use super::BenchError;
 use super::raw_cost::median_of_rounds;
 use super::world::{BenchServer, TEAM};
+use super::{BenchError, sample};
 use mayfly_base::document::SourceFile;
 use mayfly_cli::dev::{DevWorld, TRUST_DOMAIN};
 use mayfly_identity::spiffe_id::SpiffeId;
 use mayfly_ledger::upstream::registry::Kind;
 use mayfly_policy::question::{DeclaredIntent, TaskFacts};
-use mayfly_policy::{PolicySet, Question, WorkloadAction, WorkloadContext, sample};
+use mayfly_policy::{PolicySet, Question, WorkloadAction, WorkloadContext};
 
 /// A measurement that runs until it is stopped.
 pub struct Cedar {

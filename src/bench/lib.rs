@@ -21,6 +21,7 @@ mod process;
 mod raw_cost;
 mod report;
 mod run;
+pub mod sample;
 mod scenario;
 mod signals;
 mod soak;

@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tonic::transport::Channel;
 
-use super::BenchError;
+use super::{BenchError, sample};
 use mayfly_api::client;
 use mayfly_cli::dev::{DevEngine, DevSettings, DevWorld, SVID_LIFE_MS, ServerProcess, TRUST_DOMAIN};
-use mayfly_policy::sample;
 
 /// The team whose workloads exchange.
 pub const TEAM: &str = sample::TEAMS[0];

@@ -12,7 +12,7 @@ use super::exit::Exit;
 use super::list::{self, ListArgs};
 use super::server::ApiClient;
 use super::show::binding::{BindingChange, BindingView};
-use mayfly_api::wire::{BindingMetadata, binding_to_pb};
+use mayfly_api::wire::binding_to_pb;
 use mayfly_base::document::SourceFile;
 use mayfly_base::limits;
 use mayfly_ledger::upstream::binding;
@@ -176,7 +176,7 @@ fn from_file(path: &Path) -> Result<pb::Binding, CliError> {
     let source = SourceFile::new(path.display().to_string(), text.as_str());
     let binding = binding::parse(&source)
         .map_err(|complaints| CliError::Usage(complaints.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
-    Ok(binding_to_pb(&binding, &BindingMetadata::default()))
+    Ok(binding_to_pb(&binding))
 }
 
 async fn asked(server: &ApiClient, request: pb::ListBindingsRequest) -> Result<pb::ListBindingsResponse, CliError> {

@@ -64,7 +64,7 @@ pub struct OpenBreakGlassArgs {
 #[derive(Args)]
 pub struct JoinArgs {
     #[command(flatten)]
-    glass: BreakGlassArg,
+    break_glass: BreakGlassArg,
     /// Reason, recorded in the audit log
     #[arg(long, value_name = "TEXT")]
     reason: String,
@@ -77,7 +77,7 @@ pub struct JoinArgs {
 #[derive(Args)]
 pub struct CloseArgs {
     #[command(flatten)]
-    glass: BreakGlassArg,
+    break_glass: BreakGlassArg,
     /// Note to record in the audit log
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     reason: String,
@@ -87,7 +87,7 @@ pub struct CloseArgs {
 #[derive(Args)]
 pub struct ReviewArgs {
     #[command(flatten)]
-    glass: BreakGlassArg,
+    break_glass: BreakGlassArg,
     /// Findings of the review
     #[arg(long, value_name = "TEXT")]
     text: String,
@@ -110,7 +110,7 @@ pub struct ListBreakGlassArgs {
 #[derive(Args)]
 pub struct ShowBreakGlassArgs {
     #[command(flatten)]
-    glass: BreakGlassArg,
+    break_glass: BreakGlassArg,
 }
 
 /// Runs the chosen subcommand.
@@ -121,35 +121,35 @@ pub async fn run(command: BreakGlassCommand, run: &CommandContext) -> Result<Exi
             let (ttl, request_id) = (a.ttl.map(wire_duration), run.request_id(&a.request_id));
             let open = Some(Open::Rights(a.rights));
             let request = pb::OpenBreakGlassRequest { open, reason: a.reason, ttl, request_id, environment: a.environment };
-            let glass = opened(server, request).await?;
-            run.out.one(&glass)?;
-            let (task, by) = (&glass.task_id, glass.join_by.as_deref().unwrap_or("its end"));
+            let break_glass = opened(server, request).await?;
+            run.out.one(&break_glass)?;
+            let (task, by) = (&break_glass.task_id, break_glass.join_by.as_deref().unwrap_or("its end"));
             run.out.say(format_args!("it waits for a second person until {by}: mayfly break-glass join {task} --reason TEXT"));
             Ok(Exit::ApprovalNeeded)
         }
         BreakGlassCommand::Join(a) => {
-            let (open, request_id) = (Some(Open::TaskId(a.glass.task)), run.request_id(&a.request_id));
+            let (open, request_id) = (Some(Open::TaskId(a.break_glass.task)), run.request_id(&a.request_id));
             let request = pb::OpenBreakGlassRequest { open, reason: a.reason, request_id, ..Default::default() };
-            let glass = opened(server, request).await?;
-            run.out.one(&glass)?;
-            let (task, by) = (&glass.task_id, glass.deadline.as_deref().unwrap_or("its end"));
+            let break_glass = opened(server, request).await?;
+            run.out.one(&break_glass)?;
+            let (task, by) = (&break_glass.task_id, break_glass.deadline.as_deref().unwrap_or("its end"));
             run.out.say(format_args!("it is active until {by}: mayfly get UPSTREAM --task {task}"));
             Ok(Exit::Ok)
         }
         BreakGlassCommand::Close(a) => {
-            let request = pb::CloseBreakGlassRequest { task_id: a.glass.task, reason: a.reason };
+            let request = pb::CloseBreakGlassRequest { task_id: a.break_glass.task, reason: a.reason };
             let call = |c, q| async move { BreakGlassServiceClient::new(c).close_break_glass(q).await };
-            let glass = some(server.call(request, call).await?.break_glass)?;
-            run.out.one(&glass)?;
-            if glass.unreviewed {
+            let break_glass = some(server.call(request, call).await?.break_glass)?;
+            run.out.one(&break_glass)?;
+            if break_glass.unreviewed {
                 let what = "what was issued in it is revoked; until a third person reviewed it, its people open no other";
-                run.out.say(format_args!("{what}: mayfly break-glass review {} --text TEXT", glass.task_id));
+                run.out.say(format_args!("{what}: mayfly break-glass review {} --text TEXT", break_glass.task_id));
             }
             Ok(Exit::Ok)
         }
         BreakGlassCommand::Review(a) => {
             let request_id = run.request_id(&a.request_id);
-            let request = pb::ReviewBreakGlassRequest { task_id: a.glass.task, review: a.text, request_id };
+            let request = pb::ReviewBreakGlassRequest { task_id: a.break_glass.task, review: a.text, request_id };
             let call = |c, q| async move { BreakGlassServiceClient::new(c).review_break_glass(q).await };
             run.out.one(&some(server.call(request, call).await?.break_glass)?)?;
             Ok(Exit::Ok)
@@ -159,7 +159,7 @@ pub async fn run(command: BreakGlassCommand, run: &CommandContext) -> Result<Exi
             list::show(&run.out, &a.list, page).await
         }
         BreakGlassCommand::Show(a) => {
-            let request = pb::GetBreakGlassRequest { task_id: a.glass.task };
+            let request = pb::GetBreakGlassRequest { task_id: a.break_glass.task };
             let call = |c, q| async move { BreakGlassServiceClient::new(c).get_break_glass(q).await };
             run.out.one(&some(server.call(request, call).await?.break_glass)?)?;
             Ok(Exit::Ok)
@@ -185,7 +185,7 @@ pub async fn page_of(
     Ok((answer.break_glass.into_iter().map(BreakGlassView::from).collect(), answer.next_page_token))
 }
 
-fn some(glass: Option<pb::BreakGlass>) -> Result<BreakGlassView, CliError> {
-    let glass = glass.ok_or_else(|| CliError::ours("the server answered without the break-glass task"))?;
-    Ok(BreakGlassView::from(glass))
+fn some(break_glass: Option<pb::BreakGlass>) -> Result<BreakGlassView, CliError> {
+    let break_glass = break_glass.ok_or_else(|| CliError::ours("the server answered without the break-glass task"))?;
+    Ok(BreakGlassView::from(break_glass))
 }

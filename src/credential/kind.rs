@@ -37,12 +37,12 @@ pub enum CredentialKind {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MintLocation {
     /// By mayfly, with a key of this purpose. Nothing exists at an upstream.
-    Here(KeyPurpose),
+    Local(KeyPurpose),
     /// By an upstream, under a lease.
-    Elsewhere,
+    Upstream,
 }
 
-/// A kind's line in the table.
+/// A kind's entry in the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct KindEntry {
     /// The kind.
@@ -57,7 +57,7 @@ pub struct KindEntry {
     pub may_be_irrevocable: bool,
 }
 
-const fn line(
+const fn entry(
     kind: CredentialKind,
     name: &'static str,
     maker: MintLocation,
@@ -69,28 +69,28 @@ const fn line(
 
 /// All kinds, ordered by number.
 pub const TABLE: [KindEntry; 11] = [
-    line(CredentialKind::Jwt, "jwt", MintLocation::Here(KeyPurpose::AccessToken), "status list", false),
-    line(CredentialKind::Reference, "reference", MintLocation::Here(KeyPurpose::Reference), "introspection", false),
-    line(
+    entry(CredentialKind::Jwt, "jwt", MintLocation::Local(KeyPurpose::AccessToken), "status list", false),
+    entry(CredentialKind::Reference, "reference", MintLocation::Local(KeyPurpose::Reference), "introspection", false),
+    entry(
         CredentialKind::X509,
         "x509",
-        MintLocation::Here(KeyPurpose::X509Ca),
+        MintLocation::Local(KeyPurpose::X509Ca),
         "CRL, or none where the registration consents",
         true,
     ),
-    line(CredentialKind::Ssh, "ssh", MintLocation::Here(KeyPurpose::SshCa), "KRL", false),
-    line(CredentialKind::Postgres, "postgres", MintLocation::Elsewhere, "dropping the role and ending its sessions", false),
-    line(CredentialKind::Oauth, "oauth", MintLocation::Elsewhere, "RFC 7009 at the authorization server", false),
-    line(CredentialKind::Aws, "aws", MintLocation::Elsewhere, "a deny keyed to the session's tag", true),
-    line(CredentialKind::Github, "github", MintLocation::Elsewhere, "deleting the installation token", false),
-    line(CredentialKind::Secret, "secret", MintLocation::Elsewhere, "rotating the secret", false),
-    line(CredentialKind::Mysql, "mysql", MintLocation::Elsewhere, "dropping the user and ending its sessions", false),
-    line(CredentialKind::Redis, "redis", MintLocation::Elsewhere, "deleting the user and ending its sessions", false),
+    entry(CredentialKind::Ssh, "ssh", MintLocation::Local(KeyPurpose::SshCa), "KRL", false),
+    entry(CredentialKind::Postgres, "postgres", MintLocation::Upstream, "dropping the role and ending its sessions", false),
+    entry(CredentialKind::Oauth, "oauth", MintLocation::Upstream, "RFC 7009 at the authorization server", false),
+    entry(CredentialKind::Aws, "aws", MintLocation::Upstream, "a deny keyed to the session's tag", true),
+    entry(CredentialKind::Github, "github", MintLocation::Upstream, "deleting the installation token", false),
+    entry(CredentialKind::Secret, "secret", MintLocation::Upstream, "rotating the secret", false),
+    entry(CredentialKind::Mysql, "mysql", MintLocation::Upstream, "dropping the user and ending its sessions", false),
+    entry(CredentialKind::Redis, "redis", MintLocation::Upstream, "deleting the user and ending its sessions", false),
 ];
 
 impl CredentialKind {
-    /// The kind's line.
-    pub const fn line(self) -> &'static KindEntry {
+    /// The kind's entry in the table.
+    pub const fn entry(self) -> &'static KindEntry {
         // The table is ordered by number; a test checks it.
         &TABLE[self as usize - 1]
     }
@@ -111,13 +111,13 @@ impl CredentialKind {
     }
 
     /// Whether mayfly makes the kind itself, so that nothing exists at an upstream.
-    pub const fn made_here(self) -> bool {
-        matches!(self.line().maker, MintLocation::Here(_))
+    pub const fn made_locally(self) -> bool {
+        matches!(self.entry().maker, MintLocation::Local(_))
     }
 
     /// The kind's name.
     pub const fn name(self) -> &'static str {
-        self.line().name
+        self.entry().name
     }
 
     /// Whether this version issues the kind. The other kinds have reserved numbers and names, and are refused with `NOT_SERVED`.
@@ -172,7 +172,7 @@ pub fn mint_local(
 
 /// The key for minting, or the refusal to mint.
 pub(super) fn key_for(kind: CredentialKind, parts: &GrantParts, keyring: &Keyring) -> Result<Arc<LoadedKey>, Error> {
-    let MintLocation::Here(purpose) = kind.line().maker else { return Err(not_served(kind, "are made at their upstream")) };
+    let MintLocation::Local(purpose) = kind.entry().maker else { return Err(not_served(kind, "are made at their upstream")) };
     let environment = &parts.draft.environment;
     let key = keyring.active(purpose, environment).ok_or_else(|| match purpose {
         KeyPurpose::AccessToken | KeyPurpose::Reference => Error::Refusal(
@@ -282,7 +282,7 @@ pub struct RemintInput<'a> {
 pub fn remake_local(past: &RemintInput<'_>, keyring: &Keyring) -> Result<MintedCredential, Error> {
     let Some(Event::Issued(issued)) = &past.record.event else { return Err(Fault::new("no issuance to recreate").into()) };
     let kind = kind_of(issued.kind)?;
-    let MintLocation::Here(purpose) = kind.line().maker else { return Err(not_served(kind, "are made at their upstream")) };
+    let MintLocation::Local(purpose) = kind.entry().maker else { return Err(not_served(kind, "are made at their upstream")) };
     let id = CredentialId::from_slice(&issued.credential).ok_or_else(|| Fault::new("an issuance without a credential id"))?;
     let key = keyring.get(purpose, &issued.key).ok_or_else(|| {
         Error::Refusal(Refusal::new(
@@ -313,13 +313,13 @@ mod tests {
 
     #[test]
     fn the_table_is_in_the_order_of_the_numbers_and_names_what_the_protos_name() {
-        for (n, line) in TABLE.iter().enumerate() {
-            assert_eq!(line.kind.number() as usize, n + 1);
-            assert_eq!(line.kind.line(), line);
-            assert_eq!(CredentialKind::from_number(line.kind.number()), Some(line.kind));
-            assert_eq!(CredentialKind::from_name(line.name), Some(line.kind));
-            let wire = pb::CredentialKind::try_from(line.kind.number() as i32).unwrap();
-            assert_eq!(wire.as_str_name(), format!("CREDENTIAL_KIND_{}", line.name.to_uppercase()));
+        for (n, entry) in TABLE.iter().enumerate() {
+            assert_eq!(entry.kind.number() as usize, n + 1);
+            assert_eq!(entry.kind.entry(), entry);
+            assert_eq!(CredentialKind::from_number(entry.kind.number()), Some(entry.kind));
+            assert_eq!(CredentialKind::from_name(entry.name), Some(entry.kind));
+            let wire = pb::CredentialKind::try_from(entry.kind.number() as i32).unwrap();
+            assert_eq!(wire.as_str_name(), format!("CREDENTIAL_KIND_{}", entry.name.to_uppercase()));
         }
         assert!(pb::CredentialKind::try_from(TABLE.len() as i32 + 1).is_err(), "the protos have no kind beyond the table");
         assert_eq!((CredentialKind::from_number(0), CredentialKind::from_number(12)), (None, None));

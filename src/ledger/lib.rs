@@ -6,6 +6,7 @@
 //! - [`writer`]: from a proposal to a [`Receipt`], with one durable append per batch.
 //! - [`reader`]: the state that a decision is made on, records read back from the store, searches, readers that follow the log.
 //! - [`recovery`]: builds a state from a store, keeps snapshots, removes old records, and recovers when a store is refused.
+//! - `persistent`: collections whose copies share their parts, so that a snapshot of the state is taken in constant time.
 //! - [`backup`]: copies of the ledger kept elsewhere. [`tree`]: proofs about the log.
 //! - [`upstream`]: registrations and what they bound. [`revocation`]: targets, rules, and what a revocation reaches.
 //!
@@ -18,6 +19,7 @@
 pub mod backup;
 pub mod clock;
 pub mod commit;
+mod persistent;
 pub mod reader;
 pub mod record;
 pub mod recovery;
@@ -355,7 +357,7 @@ impl Inner {
     }
 
     fn room(&self) -> DiskSpace {
-        self.store().reserve().map_or(DiskSpace::Plenty, |r| r.tend(self.system.steady()))
+        self.store().reserve().map_or(DiskSpace::Plenty, |r| r.maintain(self.system.steady()))
     }
 
     /// Whether grants may be written now.

@@ -176,6 +176,7 @@ impl Catalog {
     /// Keeps a compiled set that is about to take effect.
     pub fn prepare(&self, set: Arc<PolicySet>) {
         let mut prepared = self.prepared.lock();
+        prepared.retain(|known| known.digest() != set.digest());
         prepared.push_back(set);
         if prepared.len() > limits::POLICIES_PREPARED {
             prepared.pop_front();
@@ -184,17 +185,10 @@ impl Catalog {
 
     /// Whether a record changes what the catalog holds.
     pub fn concerns(record: &Record) -> bool {
-        matches!(
-            record.event,
-            Some(
-                Event::PolicySet(_)
-                    | Event::UpstreamSet(_)
-                    | Event::BindingSet(_)
-                    | Event::OwnerLeft(_)
-                    | Event::ApprovalDecided(_)
-                    | Event::GenerationBegun(_)
-            )
-        )
+        record.event.as_ref().is_some_and(|event| {
+            event.document().is_some()
+                || matches!(event, Event::OwnerLeft(_) | Event::ApprovalDecided(_) | Event::GenerationBegun(_))
+        })
     }
 
     /// Compiles everything that changed in the state since the last call.

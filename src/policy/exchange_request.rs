@@ -130,7 +130,7 @@ pub struct RenewedCredential {
     /// The credential.
     pub id: CredentialId,
     /// The first credential of the renewal chain.
-    pub line: Ancestor,
+    pub first: Ancestor,
     /// The latest expiry of any renewal, fixed when the first credential of the renewal chain was issued.
     pub until: Millis,
     /// The credential used up an approval. An approval serves once.

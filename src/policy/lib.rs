@@ -41,7 +41,10 @@ pub mod person;
 pub mod policy_tests;
 pub mod question;
 mod roles;
-pub mod sample;
+#[cfg(test)]
+#[allow(dead_code, reason = "this crate's tests use a part")]
+#[path = "../bench/sample.rs"]
+mod sample;
 mod scope_conditions;
 pub mod set;
 pub mod shadow;

@@ -87,7 +87,7 @@ pub struct SubjectCredential {
     /// The credential's id.
     pub id: CredentialId,
     /// The credential and its ancestors, the first credential of the renewal chain first.
-    pub line: Vec<Ancestor>,
+    pub lineage: Vec<Ancestor>,
     /// The credential's task.
     pub task: TaskId,
     /// The credential's environment.

@@ -42,8 +42,8 @@ pub fn start(config: &Config, system: &System) -> Result<RunningServer, StartPro
 
 /// As [`start`], with credential kinds whose credentials are made at upstreams, and their times and places as
 /// [`connector_settings`](super::connector_settings) returns them.
-pub fn start_with(config: &Config, system: &System, elsewhere: ConnectorSettings) -> Result<RunningServer, StartProblem> {
-    start_given(config, system, elsewhere, None)
+pub fn start_with(config: &Config, system: &System, connectors: ConnectorSettings) -> Result<RunningServer, StartProblem> {
+    start_given(config, system, connectors, None)
 }
 
 /// As [`start_with`], with the agent's message if the caller waited for it ([`server_identity::from_agent`]); otherwise this call waits for
@@ -51,11 +51,11 @@ pub fn start_with(config: &Config, system: &System, elsewhere: ConnectorSettings
 pub(super) fn start_given(
     config: &Config,
     system: &System,
-    elsewhere: ConnectorSettings,
+    connectors: ConnectorSettings,
     given: Option<AgentMessage>,
 ) -> Result<RunningServer, StartProblem> {
     // Opening the ledger blocks, which a caller's own runtime may not allow.
-    let started = std::thread::scope(|scope| match scope.spawn(|| start_here(config, system, elsewhere, given)).join() {
+    let started = std::thread::scope(|scope| match scope.spawn(|| start_here(config, system, connectors, given)).join() {
         Ok(outcome) => outcome,
         Err(_) => Err(StartFailure::Panic),
     });
@@ -65,7 +65,7 @@ pub(super) fn start_given(
 fn start_here(
     config: &Config,
     system: &System,
-    elsewhere: ConnectorSettings,
+    connectors: ConnectorSettings,
     given: Option<AgentMessage>,
 ) -> Result<RunningServer, StartFailure> {
     let given = match given {
@@ -84,7 +84,7 @@ fn start_here(
     let found = check::files(config, system.wall(), given.as_ref());
     // Findings that depend on the ledger are judged after it is open.
     refuse_if_any(check::errors(&found, |about| about == FindingSubject::Everything), StartFailure::Found)?;
-    let authority = authority(config, system, elsewhere)?;
+    let authority = authority(config, system, connectors)?;
     let ledger = authority.ledger.clone();
     let running = opened(config, authority, (found, given), (own, public, public_tls));
     // After a failed start, the caller may repair the cause and start again in this process, which requires the store to be closed.
@@ -176,7 +176,7 @@ pub(super) fn sealing_key(config: &Config) -> Result<SealingKey, StartFailure> {
 }
 
 /// Opens the ledger and everything that follows it.
-fn authority(config: &Config, system: &System, elsewhere: ConnectorSettings) -> Result<Arc<Authority>, StartFailure> {
+fn authority(config: &Config, system: &System, connectors: ConnectorSettings) -> Result<Arc<Authority>, StartFailure> {
     let key = sealing_key(config)?;
     if engine::data_dir(config).is_none() {
         tracing::warn!("engine memory: nothing survives a restart, and what was revoked or locked is forgotten with the rest");
@@ -210,7 +210,7 @@ fn authority(config: &Config, system: &System, elsewhere: ConnectorSettings) -> 
         single_operator: config.single_operator,
         feed_max_age_ms: config.feed_max_age_ms,
         bounds: config_mapping::bounds(config),
-        elsewhere,
+        connectors,
         traced: config_mapping::trace_settings(config),
         exchange_path: ExchangePath::default(),
     };

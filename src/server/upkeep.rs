@@ -320,7 +320,7 @@ async fn silent_ended(authority: &Authority, silent: &HeartbeatDeadlines) {
             }
         }
         authority.end_unapproved(now);
-        authority.end_glasses();
+        authority.end_break_glass_tasks();
     }
 }
 

@@ -95,7 +95,7 @@ impl Reserve {
 
     /// As [`Reserve::state`], and also takes the reserve back as soon as it fits besides the free space that grants need. Under constant
     /// load there is no idle moment in which this could be done elsewhere.
-    pub fn tend(&self, now: u64) -> DiskSpace {
+    pub fn maintain(&self, now: u64) -> DiskSpace {
         let room = self.state(now);
         let enough = || self.free().is_some_and(|free| free >= self.low.saturating_add(self.want.saturating_sub(self.held())));
         if room == DiskSpace::Low && enough() && self.restore().unwrap_or(false) { self.state(now) } else { room }

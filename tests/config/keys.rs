@@ -44,8 +44,8 @@ fn what_is_left_out_has_its_default_and_paths_begin_at_the_file() {
     assert_eq!(config.limits.verdict_cache_bytes, limits::VERDICT_CACHE_BYTES);
     assert_eq!(config.audit_keep, RetentionLimit::Time(90 * 86_400_000));
     assert_eq!(config.admin_uids, Vec::<u32>::new());
-    let elsewhere = mayfly::server::connector_settings(&parse(WHOLE).unwrap(), UpstreamConnectors::default());
-    assert_eq!((elsewhere.timing, elsewhere.places), (LeaseTiming::default(), LeaseConcurrency::default()));
+    let connectors = mayfly::server::connector_settings(&parse(WHOLE).unwrap(), UpstreamConnectors::default());
+    assert_eq!((connectors.timing, connectors.places), (LeaseTiming::default(), LeaseConcurrency::default()));
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn what_is_set_for_leases_reaches_those_who_make_and_undo() {
     let set = "[leases]\nmake_timeout = \"2s\"\nundo_timeout = \"3s\"\nleft_behind = \"2m\"\nretry_min = \"4s\"\nretry_max = \"5s\"\n[limits]\nleases_making = 6\n\
                leases_making_per_upstream = 7\nleases_making_per_batch = 8\nleases_undoing = 9\nleases_undoing_per_upstream = 10\n[store]";
     let config = parse(&WHOLE.replacen("[store]", set, 1)).unwrap();
-    let elsewhere = mayfly::server::connector_settings(&config, UpstreamConnectors::default());
+    let connectors = mayfly::server::connector_settings(&config, UpstreamConnectors::default());
     let timing = LeaseTiming {
         make_ms: 2_000,
         call_ms: 3_000,
@@ -64,7 +64,7 @@ fn what_is_set_for_leases_reaches_those_who_make_and_undo() {
     };
     let places =
         LeaseConcurrency { making: 6, making_per_upstream: 7, making_per_batch: 8, undoing: 9, undoing_per_upstream: 10 };
-    assert_eq!((elsewhere.timing, elsewhere.places), (timing, places));
+    assert_eq!((connectors.timing, connectors.places), (timing, places));
 }
 
 #[test]
@@ -320,7 +320,7 @@ fn the_environment_overrides_the_file() {
             ("MAYFLY_ADMIN_UIDS", "0,1000"),
             ("MAYFLY_SEAL_CREDENTIAL", "mayfly-seal"),
             ("MAYFLY_BUNDLES", "a.example=/run/a.pem,b.example=b.json"),
-            ("MAYFLY_VECTORS", "elsewhere"),
+            ("MAYFLY_VECTORS", "connectors"),
             ("PATH", "/bin"),
         ],
     )

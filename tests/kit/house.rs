@@ -128,8 +128,8 @@ fn in_memory() -> Opener {
 }
 
 /// A house with credential kinds that are made at upstreams.
-pub fn house_with(elsewhere: ConnectorSettings) -> House {
-    house_on(in_memory(), elsewhere)
+pub fn house_with(connectors: ConnectorSettings) -> House {
+    house_on(in_memory(), connectors)
 }
 
 /// A house with other limits.
@@ -150,8 +150,8 @@ pub fn house_serving(environments: &[&str]) -> House {
 }
 
 /// A house on another store.
-pub fn house_on(opener: Opener, elsewhere: ConnectorSettings) -> House {
-    build(opener, elsewhere, AuthorityLimits::default(), LedgerSettings::default(), (false, None))
+pub fn house_on(opener: Opener, connectors: ConnectorSettings) -> House {
+    build(opener, connectors, AuthorityLimits::default(), LedgerSettings::default(), (false, None))
 }
 
 /// A house with a single operator, who needs no second one over the local socket.
@@ -167,24 +167,24 @@ pub fn house_with_index(dir: &std::path::Path, index_block: usize) -> House {
 
 /// A house whose exchanges are answered by this code.
 pub fn house_by(path: ExchangePath) -> House {
-    let (elsewhere, bounds) = (ConnectorSettings::default(), AuthorityLimits::default());
-    build_by(path, in_memory(), elsewhere, bounds, LedgerSettings::default(), (false, None))
+    let (connectors, bounds) = (ConnectorSettings::default(), AuthorityLimits::default());
+    build_by(path, in_memory(), connectors, bounds, LedgerSettings::default(), (false, None))
 }
 
 fn build(
     opener: Opener,
-    elsewhere: ConnectorSettings,
+    connectors: ConnectorSettings,
     bounds: AuthorityLimits,
     settings: LedgerSettings,
     of: (bool, Option<Vec<String>>),
 ) -> House {
-    build_by(ExchangePath::default(), opener, elsewhere, bounds, settings, of)
+    build_by(ExchangePath::default(), opener, connectors, bounds, settings, of)
 }
 
 fn build_by(
     exchange_path: ExchangePath,
     opener: Opener,
-    elsewhere: ConnectorSettings,
+    connectors: ConnectorSettings,
     bounds: AuthorityLimits,
     settings: LedgerSettings,
     (single_operator, serves): (bool, Option<Vec<String>>),
@@ -212,7 +212,7 @@ fn build_by(
         own_domain: None,
         feed_max_age_ms: limits::FEED_MAX_AGE_MS,
         bounds,
-        elsewhere,
+        connectors,
         traced: Default::default(),
         exchange_path,
     };

@@ -6,11 +6,10 @@ use mayfly::identity::spiffe_id::SpiffeId;
 use mayfly::policy::question::{
     ApprovalContext, ApprovalFacts, AttestedFacts, DeclaredIntent, PersonFacts, SubjectFacts, TaskFacts, UsageCounts, UseContext,
 };
-use mayfly::policy::{
-    Action, IntrospectionContext, OperatorContext, PolicySet, PolicyVerdict, Question, WorkloadContext, sample,
-};
+use mayfly::policy::{Action, IntrospectionContext, OperatorContext, PolicySet, PolicyVerdict, Question, WorkloadContext};
 use mayfly::seq::Millis;
 use mayfly::upstream::registry::{Kind, Upstream};
+use mayfly_bench::sample;
 
 pub type Texts = Vec<&'static str>;
 

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::kit::{Case, ROLES, compile, id, said};
 use mayfly::document::SourceFile;
 use mayfly::policy::action::{Action, OperatorAction, WorkloadAction};
-use mayfly::policy::{PolicySet, PolicyVerdict, SCHEMA, attributes, sample, unpermitted_actions};
+use mayfly::policy::{PolicySet, PolicyVerdict, SCHEMA, attributes, unpermitted_actions};
 use mayfly::upstream::file;
+use mayfly_bench::sample;
 
 const EXCHANGE: Action = Action::Work(WorkloadAction::Exchange);
 

@@ -32,7 +32,7 @@ pub struct Accounts {
 }
 
 /// Both kinds.
-pub fn elsewhere(address: SocketAddr, tells: bool) -> ConnectorSettings {
+pub fn connectors(address: SocketAddr, tells: bool) -> ConnectorSettings {
     let of = |kind| Arc::new(Accounts { address, kind, tells });
     let remotes = UpstreamConnectors::default().with(of(CredentialKind::Postgres)).with(of(CredentialKind::Oauth));
     ConnectorSettings { remotes, timing: TIMING, places: LeaseConcurrency::default() }

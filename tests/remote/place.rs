@@ -15,7 +15,7 @@ use mayfly::seq::{CredentialId, TaskId};
 use mayfly::upstream::registry::Kind;
 use tokio::runtime::Runtime;
 
-use super::kind::elsewhere;
+use super::kind::connectors;
 use super::kit::house::{House, house_with, runtime, terms, wanted};
 use super::server::with_both;
 use super::upstream::{PATIENCE_MS, Upstream};
@@ -32,7 +32,7 @@ pub struct Place {
 impl Place {
     pub fn new() -> Place {
         let (upstream, address) = Upstream::start();
-        Place::of(house_with(elsewhere(address, false)), upstream)
+        Place::of(house_with(connectors(address, false)), upstream)
     }
 
     pub fn of(house: House, upstream: Upstream) -> Place {

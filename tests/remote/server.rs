@@ -34,7 +34,7 @@ fn serve() {
     });
     let (dir, address, tells) = (Path::new(&world), upstream.parse::<SocketAddr>().unwrap(), tells == "1");
     let config = Config::load(&dir.join("mayfly.toml"), []).unwrap();
-    let running = start_with(&config, &System::real(), kind::elsewhere(address, tells)).unwrap_or_else(|no| panic!("{no}"));
+    let running = start_with(&config, &System::real(), kind::connectors(address, tells)).unwrap_or_else(|no| panic!("{no}"));
     register(&running);
     if tells {
         tell(&running, address);

@@ -223,7 +223,7 @@ fn a_revocation_tells_how_far_it_has_come_also_of_what_has_ended_since() {
     place.upstream.go_wrong(1, 1);
     let caller = Target::Caller(place.agent.id().as_str().into());
     let done = place.runtime.block_on(place.revoke(caller.clone())).unwrap();
-    assert_eq!((done.hits.credentials, done.hits.elsewhere), (4, 3));
+    assert_eq!((done.hits.credentials, done.hits.at_upstreams), (4, 3));
     assert_eq!(reach(done.seq, &caller), Some(RevocationProgress { refused: 4, pending: 3, undone: 0, verified: 0 }));
     let leases = place.runtime.block_on(authority.leases.list(None, 10)).unwrap();
     let lease = leases.iter().find(|l| l.lease.credential == abandoned).unwrap().id;

@@ -22,7 +22,7 @@ use mayfly::upstream::lease::{ConnectorSettings, LeaseConcurrency, LeaseStatus};
 use mayfly::upstream::registry::Kind;
 
 use super::faulty::{Fault, FaultyStore};
-use super::kind::{SETTLES_MS, TIMING, elsewhere};
+use super::kind::{SETTLES_MS, TIMING, connectors};
 use super::kit::house::{house_on, house_with, wanted};
 use super::place::{Place, refusal};
 use super::upstream::{PATIENCE_MS, Upstream};
@@ -107,7 +107,7 @@ fn while_the_ledger_cannot_be_written_nothing_is_undone_and_afterwards_it_is() {
         its.open_again();
         Ok(its.clone() as Arc<dyn Store>)
     };
-    let place = Place::of(house_on(Box::new(opener), elsewhere(address, false)), upstream);
+    let place = Place::of(house_on(Box::new(opener), connectors(address, false)), upstream);
     let (id, _) = place.issued(&place.want(Kind::Postgres));
     mended.store(false, Ordering::SeqCst);
     store.fail_next_append(Fault::Lost);

@@ -215,7 +215,7 @@ async fn an_action_with_a_shown_credential_has_the_rights_that_policy_names_at_t
     let issued = rig.get(COLLEAGUE, &task, "echo", "echo:read").await.unwrap();
     let Some(pb::issued::Answer::BearerToken(bearer)) = &issued.answer else { panic!("no bearer token") };
     rig.authorize(&bearer.token, "echo:read").await.unwrap();
-    assert_eq!(rig.running.authority().ledger.peek(|s| s.glasses.uses), 2, "the credential, and the action");
+    assert_eq!(rig.running.authority().ledger.peek(|s| s.break_glass_tasks.uses), 2, "the credential, and the action");
     assert_eq!(reason(&rig.authorize(&bearer.token, "echo:admin").await.unwrap_err()), "OUTSIDE_TASK", "no more than it is for");
 
     // Two other operators narrow the rights: neither an earlier credential nor a new request gets more than the rights give now.

@@ -87,7 +87,7 @@ async fn one_person_with_two_logins_is_not_two_people() {
         tokens.authorize(act).await.unwrap();
     }
     assert_eq!(reason(&rig.exchange(&carol, in_task(&task)).await.unwrap_err()), "NOT_FOUND");
-    assert_eq!(rig.running().authority().ledger.peek(|s| s.glasses.uses), 6);
+    assert_eq!(rig.running().authority().ledger.peek(|s| s.break_glass_tasks.uses), 6);
 
     rig.close_glass(&again, &task).await.unwrap();
     assert_eq!(reason(&rig.glass(&again, Open::Rights("echo-down".into())).await.unwrap_err()), "APPROVAL_NEEDED");

@@ -196,7 +196,7 @@ impl Land {
                 let of = |g: &mayfly::ledger::state::BreakGlassTask| *g.environment == *environment;
                 w.authority()
                     .ledger
-                    .peek(|s| s.glasses.iter().find(|(_, g)| of(g)).map(|(id, _)| id.to_string()).unwrap_or_default())
+                    .peek(|s| s.break_glass_tasks.iter().find(|(_, g)| of(g)).map(|(id, _)| id.to_string()).unwrap_or_default())
             }
         };
         Things {

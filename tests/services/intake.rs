@@ -25,7 +25,7 @@ fn without_time_every_exchange_is_refused_and_the_rest_is_answered() {
     let health = tonic_health::server::HealthReporter::new();
     let services = workload_routes(w.authority(), &health);
     let peer = w.workload("/agent/demo");
-    let crowd: Vec<Ticket> = std::iter::from_fn(|| w.authority().intake.take(1).ok()).collect();
+    let tickets: Vec<Ticket> = std::iter::from_fn(|| w.authority().intake.take(1).ok()).collect();
     w.run(async {
         assert_eq!(call(&services, &peer, EXCHANGE, &exchange("")).await.reason, "LIMIT_REACHED");
         let batch = pb::BatchExchangeRequest { exchanges: vec![exchange("")], ..Default::default() };
@@ -44,7 +44,7 @@ fn without_time_every_exchange_is_refused_and_the_rest_is_answered() {
         let whoami = call(&services, &peer, "/mayfly.v1.TokenService/Whoami", &pb::WhoamiRequest {}).await;
         assert_eq!(whoami.reason, "");
         assert_eq!(w.authority().intake.load().refused.iter().sum::<u64>(), 3);
-        drop(crowd);
+        drop(tickets);
         assert_eq!(call(&services, &peer, EXCHANGE, &exchange("")).await.reason, "", "there is time again");
     });
     // The deciding task gives its place back, perhaps after the answer was read.

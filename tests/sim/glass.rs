@@ -21,7 +21,7 @@ fn named(op: &Op, i: usize) -> &'static str {
 
 /// The next step of a break-glass task, or a new one.
 pub fn step(writer: &Writer, op: &Op, id: &[u8]) -> Vec<Record> {
-    let all: Vec<_> = writer.state.glasses.iter().collect();
+    let all: Vec<_> = writer.state.break_glass_tasks.iter().collect();
     let known = op.pick(1, &all).filter(|_| !op.once_in(0, 3, 3));
     let name = named(op, 2);
     let (environment, task) = match known {
@@ -156,7 +156,7 @@ fn author(record: &Record) -> Option<Principal> {
 
 impl Model {
     /// All remembered ones, including those of earlier generations.
-    fn glasses(&self) -> Vec<Told<'_>> {
+    fn break_glass_tasks(&self) -> Vec<Told<'_>> {
         let mut all: Vec<Told<'_>> = Vec::new();
         for (line, event) in self.valid() {
             match event {
@@ -185,7 +185,7 @@ impl Model {
     }
 
     fn joined(&self, task: &[u8]) -> Option<(&Line, &BreakGlassStepTaken)> {
-        self.glasses().into_iter().find(|g| g.task == task)?.joined
+        self.break_glass_tasks().into_iter().find(|g| g.task == task)?.joined
     }
 
     /// When a break-glass root task ends, and whether it still waits for the second person: `None` for other tasks.
@@ -256,7 +256,7 @@ impl Model {
                 .iter()
                 .any(|l| l.seq == IN_GROUP && matches!(&l.record.event, Some(Event::TaskOpened(t)) if t.task == g.task))
         };
-        self.glasses().iter().filter(|g| mine(g)).all(|g| g.asked.is_some())
+        self.break_glass_tasks().iter().filter(|g| mine(g)).all(|g| g.asked.is_some())
     }
 
     /// Whether the author of a lasting change acts in a break-glass task.
@@ -273,16 +273,16 @@ impl Model {
             _ => false,
         };
         let Some(who) = author(record).filter(|_| lasts) else { return false };
-        self.glasses().iter().any(|g| g.joined.is_some() && !g.over(time) && g.is_of(&who, &who.sub))
+        self.break_glass_tasks().iter().any(|g| g.joined.is_some() && !g.over(time) && g.is_of(&who, &who.sub))
     }
 
-    pub fn glass_step(&self, e: &BreakGlassStepTaken, record: &Record, time: u64) -> Says {
+    pub fn break_glass_step(&self, e: &BreakGlassStepTaken, record: &Record, time: u64) -> Says {
         let Some(who) = author(record) else { return Says::Void };
         let in_force = e.policy_version > 0 && e.policy_version == self.policy(&e.environment);
         if !self.timely(e.decided_at, record.revision, time) || !in_force {
             return Says::Void;
         }
-        let all = self.glasses();
+        let all = self.break_glass_tasks();
         let Some(told) = all.iter().find(|g| g.task == e.task) else { return Says::Void };
         let others = || all.iter().filter(|g| g.task != e.task);
         let free = |who: &Principal, caller: &str| !others().any(|g| g.joined.is_some() && !g.reviewed && g.is_of(who, caller));
@@ -324,8 +324,8 @@ impl Model {
 /// Two different people, nobody besides them, and the state agrees with the records.
 pub fn check(world: &World) -> Result<(), Found> {
     let (state, model) = (&world.observer, &world.model);
-    for told in model.glasses() {
-        let Some(glass) = TaskId::from_slice(told.task).and_then(|id| state.glasses.get(&id)) else {
+    for told in model.break_glass_tasks() {
+        let Some(glass) = TaskId::from_slice(told.task).and_then(|id| state.break_glass_tasks.get(&id)) else {
             return Err(format!("break-glass was forgotten: {:?}", told.opened));
         };
         let (now, naive) = (state.time, told.over(state.time.0));

@@ -155,7 +155,7 @@ impl Model {
             return Says::Void;
         }
         match event {
-            Event::BreakGlass(e) => self.glass_step(e, record, time),
+            Event::BreakGlass(e) => self.break_glass_step(e, record, time),
             Event::TaskOpened(t) => self.opens(t, r, time),
             Event::Issued(i) => self.issues(i, r, time),
             Event::TaskExtended(x) => {

@@ -120,7 +120,7 @@ fn story(disk: &Path, open: Open) {
     filler.0.sync_all().unwrap();
     filler = Filler(File::create(disk.join("somebody-else")).unwrap());
     assert_eq!(reserve.state(later()), DiskSpace::Low);
-    assert_eq!(reserve.tend(later()), DiskSpace::Plenty);
+    assert_eq!(reserve.maintain(later()), DiskSpace::Plenty);
     assert_eq!((reserve.held(), reserve.state(later())), (16 * MIB, DiskSpace::Plenty));
 
     // With the reserve freed and taken by another process, the next commits fail and say why.

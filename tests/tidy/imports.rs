@@ -5,14 +5,8 @@ use std::collections::BTreeMap;
 use super::source::File;
 
 /// What clients and the server check by: `clients/rust/verify`.
-const VERIFY: &[&[&str]] = &[
-    &["limits", "seq"],
-    &["persistent"],
-    &["identity"],
-    &["arguments", "revocation"],
-    &["clock", "token_cache", "token"],
-    &["check"],
-];
+const VERIFY: &[&[&str]] =
+    &[&["limits", "seq"], &["identity"], &["arguments", "revocation"], &["clock", "token_cache", "token"], &["check"]];
 
 /// The client: `clients/rust`.
 const CLIENT: &[&[&str]] = &[

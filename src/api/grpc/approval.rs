@@ -14,7 +14,6 @@ use super::request_checks::{self, refused};
 use mayfly_authority::admission::operator_calls;
 use mayfly_authority::authority::Authority;
 use mayfly_authority::people::approvals::{ApprovalVisibility, ApproverDecision};
-use mayfly_authority::revocation::revoke_excess::ChangeOptions;
 use mayfly_authority::tasks::Actor;
 use mayfly_base::document::terminal_text;
 use mayfly_base::limits;
@@ -95,11 +94,7 @@ impl ApprovalApi {
                 return Err(Refusal::field("decision", "is missing or unknown: GIVE or REFUSE").into());
             }
         };
-        let terms = ChangeOptions {
-            dry_run: ask.dry_run,
-            confirm: request_checks::confirm(ask.confirmation.as_ref()),
-            named: super::token::idempotency_key_of(&ask.request_id, ask)?,
-        };
+        let terms = request_checks::change_options(ask, ask.dry_run, ask.confirmation.as_ref(), &ask.request_id)?;
         let reason = request_checks::reason(&ask.reason)?;
         let hits = self.0.decide_approval(actor, &ApproverDecision { id, digest, given, reason, terms }).await?;
         // The decision is made: the approver gets the result, regardless of what else the approver may see and even if the approval ends

@@ -1,11 +1,10 @@
 //! The binding rpcs of UpstreamService.
 
-use super::super::wire::{self, BindingMetadata};
+use super::super::wire;
 use super::page::NamePageRequest;
 use super::request_checks;
 use mayfly_authority::authority::Authority;
-use mayfly_authority::registry::bindings::BindingChangeResult;
-use mayfly_authority::revocation::revoke_excess::ChangeOptions;
+use mayfly_authority::registry::documents::DocumentChangeResult;
 use mayfly_authority::tasks::Actor;
 use mayfly_base::refusal::{Error, Refusal};
 use mayfly_ledger::upstream::binding::Binding;
@@ -22,17 +21,7 @@ pub async fn list(authority: &Authority, actor: &Actor, ask: pb::ListBindingsReq
     let fits = |b: &Binding| upstream.is_none_or(|u| b.upstream == u) && name.is_none_or(|n| b.name == n) && sees.has(&of(b));
     let all = authority.bindings().await?.into_iter().filter(|(b, _)| fits(b));
     let (found, next_page_token) = page.take(all.map(|(b, v)| (b.name.clone(), (b, v))).collect());
-    let shown = found.iter().map(|(binding, version)| {
-        let place = BindingMetadata {
-            version: version.version,
-            environment: of(binding),
-            seq: Some(version.seq),
-            at: version.at,
-            by: version.by.as_deref().cloned(),
-            narrowing: version.narrows.is_some(),
-        };
-        wire::binding_to_pb(binding, &place)
-    });
+    let shown = found.iter().map(|(binding, version)| wire::binding_version_to_pb(binding, of(binding), version));
     Ok(pb::ListBindingsResponse { bindings: shown.collect(), next_page_token })
 }
 
@@ -48,23 +37,19 @@ pub async fn set(authority: &Authority, actor: &Actor, ask: &pb::SetBindingReque
             return Err(no.into());
         }
     };
-    let terms = ChangeOptions {
-        dry_run: ask.dry_run,
-        confirm: request_checks::confirm(ask.confirmation.as_ref()),
-        named: super::token::idempotency_key_of(&ask.request_id, ask)?,
-    };
+    let terms = request_checks::change_options(ask, ask.dry_run, ask.confirmation.as_ref(), &ask.request_id)?;
     let reason = request_checks::reason(&ask.reason)?;
-    let BindingChangeResult { binding, version, seq, hits, beyond, wider } =
-        authority.set_binding(operator, new, given.version, &reason, &terms).await?;
+    let DocumentChangeResult { version, hits, beyond, why } =
+        authority.set_binding(operator, &new, given.version, &reason, &terms).await?;
     let compiled = authority.catalog.now();
-    let environment = compiled.upstream(&binding.upstream).map_or_else(String::new, |u| u.upstream.environment.clone());
+    let environment = compiled.upstream(&new.upstream).map_or_else(String::new, |u| u.upstream.environment.clone());
     let not_read = !authority.bindings_are_read(&environment);
-    let place = BindingMetadata { version, environment, seq, ..BindingMetadata::default() };
+    let (version, seq) = (version.version, version.seq.as_u64());
     Ok(pb::SetBindingResponse {
-        binding: Some(wire::binding_to_pb(&binding, &place)),
+        binding: Some(pb::Binding { version, seq, environment, ..wire::binding_to_pb(&new) }),
         hits: Some(super::hits_to_pb(&hits)),
         beyond,
-        takes_another: wider,
+        takes_another: !why.is_empty(),
         not_read,
     })
 }

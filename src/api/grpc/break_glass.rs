@@ -31,7 +31,7 @@ impl BreakGlassApi {
             Some(pb::open_break_glass_request::Open::Rights(rights)) => {
                 let environment = request_checks::filter("environment", &ask.environment)?.map(str::to_owned);
                 let ask = BreakGlassRequest { rights: exchange_request::name("rights", rights)?, environment, reason, ttl_ms };
-                self.0.open_glass(actor, &ask, &named).await?
+                self.0.open_break_glass(actor, &ask, &named).await?
             }
             Some(pb::open_break_glass_request::Open::TaskId(_)) if ttl_ms.is_some() => {
                 return Err(Refusal::field("ttl", "was fixed when the task was opened; leave it out").into());
@@ -48,7 +48,11 @@ impl BreakGlassApi {
     /// The current state of a break-glass task; the caller has been found to take part in it.
     async fn one(&self, id: TaskId) -> Result<pb::BreakGlass, Error> {
         let now = self.0.system.wall();
-        let found = self.0.ledger.settled(|s| s.glasses.get(&id).map(|glass| wire::glass_to_pb(s, id, glass, now))).await?;
+        let found = self
+            .0
+            .ledger
+            .settled(|s| s.break_glass_tasks.get(&id).map(|break_glass| wire::break_glass_to_pb(s, id, break_glass, now)))
+            .await?;
         found.ok_or_else(|| request_checks::not_found(format!("there is no break-glass task {id}")))
     }
 
@@ -74,19 +78,22 @@ impl BreakGlassApi {
         let page = PageRequest::from(ask.page_size, &ask.page_token)?;
         let now = self.0.system.wall();
         let all = self.0.ledger.settled(|s| {
-            let fits = |(_, glass): &(&TaskId, &BreakGlassTask)| !ask.unreviewed || glass.unreviewed(now);
-            let each = s.glasses.iter().filter(fits);
-            each.map(|(id, glass)| (glass.seq, (glass.clone(), wire::glass_to_pb(s, *id, glass, now)))).collect::<Vec<_>>()
+            let fits = |(_, break_glass): &(&TaskId, &BreakGlassTask)| !ask.unreviewed || break_glass.unreviewed(now);
+            let each = s.break_glass_tasks.iter().filter(fits);
+            each.map(|(id, break_glass)| {
+                (break_glass.seq, (break_glass.clone(), wire::break_glass_to_pb(s, *id, break_glass, now)))
+            })
+            .collect::<Vec<_>>()
         });
-        let sees = |(glass, _): &(BreakGlassTask, pb::BreakGlass)| self.0.sees_glass(actor, glass);
+        let sees = |(break_glass, _): &(BreakGlassTask, pb::BreakGlass)| self.0.sees_break_glass(actor, break_glass);
         let (found, next_page_token) = page.newest(all.await?.into_iter(), sees);
         Ok(pb::ListBreakGlassResponse { break_glass: found.into_iter().map(|(_, told)| told).collect(), next_page_token })
     }
 
     async fn get(&self, actor: &Actor, ask: &pb::GetBreakGlassRequest) -> Result<pb::BreakGlass, Error> {
         let id: TaskId = exchange_request::id("task_id", &ask.task_id)?;
-        let glass = self.0.ledger.settled(|s| s.glasses.get(&id).cloned()).await?;
-        match glass.is_some_and(|glass| self.0.sees_glass(actor, &glass)) {
+        let break_glass = self.0.ledger.settled(|s| s.break_glass_tasks.get(&id).cloned()).await?;
+        match break_glass.is_some_and(|break_glass| self.0.sees_break_glass(actor, &break_glass)) {
             true => self.one(id).await,
             false => Err(request_checks::not_found(format!("there is no break-glass task {id} that you may see"))),
         }

@@ -155,10 +155,10 @@ impl KeyApi {
             KeyPurpose::X509Ca => self.0.admit_two(operator, environment, "it makes a root of our own CA")?,
             _ => self.0.admit::<admin::ManageKeys>(operator, environment)?,
         };
-        let line = (rotation.purpose, &*rotation.environment);
+        let key_use = (rotation.purpose, &*rotation.environment);
         let (key, previous) =
-            self.0.rotate_key(&admitted, line, rotation.ahead_ms, &idempotency_key_of(&ask.request_id, ask)?).await?;
-        self.0.tend_own_bundle().await?;
+            self.0.rotate_key(&admitted, key_use, rotation.ahead_ms, &idempotency_key_of(&ask.request_id, ask)?).await?;
+        self.0.update_own_bundle().await?;
         let previous = match previous {
             Some(id) => self.show(&id).await?,
             None => None,
@@ -193,7 +193,7 @@ impl KeyApi {
         let (going, admitted) = self.going(actor, &ask.key_id, (&ask.reason, ask.dry_run, ask.confirmation.as_ref()))?;
         let going = KeyRemoval { named: idempotency_key_of(&ask.request_id, ask)?, ..going };
         let gone = self.0.retire_key(&admitted, &going).await?;
-        self.0.tend_own_bundle().await?;
+        self.0.update_own_bundle().await?;
         Ok(pb::RetireKeyResponse { key: self.show(&going.key).await?, hits: Some(super::hits_to_pb(&gone.hits)) })
     }
 
@@ -202,7 +202,7 @@ impl KeyApi {
         let going = KeyRemoval { named: idempotency_key_of(&ask.request_id, ask)?, ..going };
         let KeyRemovalResult { seq, hits, replacement } = self.0.compromise_key(&admitted, &going).await?;
         // The revocation rule is durable. Removing the root from the bundle comes second, and is retried within a minute.
-        if let Err(error) = self.0.tend_own_bundle().await {
+        if let Err(error) = self.0.update_own_bundle().await {
             tracing::error!(
                 %error,
                 "a compromised root could not be removed from the own trust domain's bundle yet; it is retried within a minute"

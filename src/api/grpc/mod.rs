@@ -47,7 +47,7 @@ pub use routes::{
 
 /// Counts of what was hit.
 fn hits_to_pb(hits: &RevocationHits) -> pb::Hits {
-    let RevocationHits { credentials, tasks, tasks_ended, callers, elsewhere: _ } = *hits;
+    let RevocationHits { credentials, tasks, tasks_ended, callers, at_upstreams: _ } = *hits;
     pb::Hits { credentials, tasks, callers, overlapping: false, tasks_ended }
 }
 

@@ -9,7 +9,6 @@ use super::request_checks::{self, refused};
 use mayfly_authority::authority::Authority;
 use mayfly_authority::registry::policies::{PolicyChangeRequest, PolicySetSource};
 use mayfly_authority::registry::replay::PolicyReplay;
-use mayfly_authority::revocation::revoke_excess::ChangeOptions;
 use mayfly_authority::tasks::Actor;
 use mayfly_base::document::SourceFile;
 use mayfly_base::limits;
@@ -130,7 +129,7 @@ impl PolicyApi {
         self.0.admit::<admin::Observe>(request_checks::operator(actor)?, Some(&environment))?;
         let from = from(ask.set.as_ref())?.ok_or_else(|| Refusal::field("set", "is missing: the set to check"))?;
         let checked = self.0.policy_from(&environment, &from).await;
-        let set = match checked.and_then(|(set, _)| self.0.stays_attended(&environment, &set).map(|()| set)) {
+        let set = match checked.and_then(|(set, _)| self.0.keeps_operators(&environment, &set).map(|()| set)) {
             Ok(set) => set,
             Err(Error::Refusal(no)) if no.wrong().next().is_some() => {
                 let violations = no.wrong().map(|(field, what)| wire::violation(field, what)).collect();
@@ -210,17 +209,13 @@ impl PolicyApi {
             read: ask.read_version,
             reason: request_checks::reason(&ask.reason)?,
         };
-        let terms = ChangeOptions {
-            dry_run: ask.dry_run,
-            confirm: request_checks::confirm(ask.confirmation.as_ref()),
-            named: super::token::idempotency_key_of(&ask.request_id, ask)?,
-        };
+        let terms = request_checks::change_options(ask, ask.dry_run, ask.confirmation.as_ref(), &ask.request_id)?;
         let set = self.0.set_policy(request_checks::operator(actor)?, &setting, &terms).await?;
         Ok(pb::SetPolicyResponse {
             policy: Some(wire::policy_to_pb(&setting.environment, setting.audit, &set.version)?),
             hits: Some(super::hits_to_pb(&set.hits)),
             beyond: set.beyond,
-            governs: set.governs,
+            governs: set.why,
         })
     }
 }

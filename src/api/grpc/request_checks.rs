@@ -6,6 +6,7 @@ use super::super::peer::{self, Peer};
 use super::super::status::status;
 use mayfly_authority::authority::Authority;
 use mayfly_authority::revocation::revoke::RevocationConfirmation;
+use mayfly_authority::revocation::revoke_excess::ChangeOptions;
 use mayfly_authority::tasks::Actor;
 use mayfly_base::limits;
 use mayfly_base::refusal::{Error, Reason, Refusal};
@@ -52,6 +53,16 @@ pub fn confirm(confirmation: Option<&pb::Confirmation>) -> RevocationConfirmatio
         Some(c) if c.all => RevocationConfirmation::All,
         Some(c) => RevocationConfirmation::Count(c.credentials),
     }
+}
+
+/// The options of a change that may revoke.
+pub fn change_options(
+    ask: &impl prost::Message,
+    dry_run: bool,
+    confirmation: Option<&pb::Confirmation>,
+    request_id: &str,
+) -> Result<ChangeOptions, Refusal> {
+    Ok(ChangeOptions { dry_run, confirm: confirm(confirmation), named: super::token::idempotency_key_of(request_id, ask)? })
 }
 
 /// A filter on a name: `None` if the field was left out.

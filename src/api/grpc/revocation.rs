@@ -111,7 +111,7 @@ impl RevocationApi {
         });
         Ok(pb::BlastRadiusResponse {
             hits: Some(super::hits_to_pb(&radius.hits)),
-            made_elsewhere: radius.hits.elsewhere,
+            made_elsewhere: radius.hits.at_upstreams,
             sorts: sorts.into_iter().filter(|sort| sort.count > 0).collect(),
             last_ends_at: radius.ends.map(wire::timestamp),
         })
@@ -153,7 +153,7 @@ impl RevocationApi {
         let mut hits = super::hits_to_pb(&found);
         hits.overlapping = targets.len() > 1;
         // From this record on, mayfly refuses all of these credentials. Credentials at upstreams are deleted from now on.
-        let reach = pb::Reach { refused: found.credentials, upstream_pending: found.elsewhere, ..Default::default() };
+        let reach = pb::Reach { refused: found.credentials, upstream_pending: found.at_upstreams, ..Default::default() };
         let targets = hits_of_each(&targets, each);
         Ok(pb::RevokeResponse { seq: seq.as_u64(), targets, hits: Some(hits), locks, reach: Some(reach) })
     }

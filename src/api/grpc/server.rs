@@ -196,8 +196,10 @@ impl ServerApi {
                 one.head
             ));
         }
-        let unreviewed =
-            self.0.ledger.peek(|s| s.glasses.iter().filter(|(_, g)| sees.has(&g.environment) && g.unreviewed(s.time)).count());
+        let unreviewed = self
+            .0
+            .ledger
+            .peek(|s| s.break_glass_tasks.iter().filter(|(_, g)| sees.has(&g.environment) && g.unreviewed(s.time)).count());
         if unreviewed > 0 {
             let are = one_or(unreviewed, "is", "are");
             let tasks = counted(unreviewed, "break-glass task");

@@ -179,7 +179,7 @@ impl TokenService for TokenApi {
         let (seq, kind) = released.await.map_err(status)?;
         // A credential that mayfly makes has no object at an upstream. An object at an upstream is undone from now on.
         let upstream_state = match kind {
-            Some(kind) if !kind.made_here() => pb::UpstreamState::Pending,
+            Some(kind) if !kind.made_locally() => pb::UpstreamState::Pending,
             _ => pb::UpstreamState::Unspecified,
         };
         Ok(Response::new(pb::ReleaseResponse { seq: seq.as_u64(), upstream_state: upstream_state.into() }))

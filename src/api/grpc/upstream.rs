@@ -11,11 +11,10 @@ use super::{binding, lease};
 use mayfly_authority::admission::operators::OperatorScope;
 use mayfly_authority::authority::Authority;
 use mayfly_authority::registry::inventory::Inventory;
-use mayfly_authority::registry::registrations::{OwnerDeparture, UpstreamStatus};
-use mayfly_authority::revocation::revoke_excess::ChangeOptions;
+use mayfly_authority::registry::registrations::{OwnerDeparture, UpstreamStatus, registered};
 use mayfly_authority::tasks::Actor;
 use mayfly_base::limits;
-use mayfly_base::refusal::{Error, Fault, Refusal};
+use mayfly_base::refusal::{Error, Refusal};
 use mayfly_ledger::state::DocumentVersion;
 use mayfly_ledger::upstream::registry::Upstream;
 use mayfly_policy::{admin, exchange_request};
@@ -144,14 +143,10 @@ impl UpstreamApi {
                 return Err(no.into());
             }
         };
-        let terms = ChangeOptions {
-            dry_run: ask.dry_run,
-            confirm: request_checks::confirm(ask.confirmation.as_ref()),
-            named: super::token::idempotency_key_of(&ask.request_id, ask)?,
-        };
+        let terms = request_checks::change_options(ask, ask.dry_run, ask.confirmation.as_ref(), &ask.request_id)?;
         let reason = exchange_request::text("reason", &ask.reason, limits::PURPOSE_BYTES)?;
         let changed = self.0.set_upstream(operator, new, given.version, &reason, &terms).await?;
-        let upstream = self.shown(actor, &changed.upstream, &changed.version).await?;
+        let upstream = self.shown(actor, &registered(&changed.version)?, &changed.version).await?;
         let hits = Some(super::hits_to_pb(&changed.hits));
         Ok(pb::SetUpstreamResponse { upstream: Some(upstream), hits, beyond: changed.beyond })
     }
@@ -166,14 +161,10 @@ impl UpstreamApi {
                 return Err(Refusal::field("state", "is missing or unknown: ACTIVE, DISABLED or RETIRED").into());
             }
         };
-        let terms = ChangeOptions {
-            dry_run: ask.dry_run,
-            confirm: request_checks::confirm(ask.confirmation.as_ref()),
-            named: super::token::idempotency_key_of(&ask.request_id, ask)?,
-        };
+        let terms = request_checks::change_options(ask, ask.dry_run, ask.confirmation.as_ref(), &ask.request_id)?;
         let reason = request_checks::reason(&ask.reason)?;
         let changed = self.0.set_upstream_state(request_checks::operator(actor)?, &name, standing, &reason, &terms).await?;
-        let upstream = self.shown(actor, &changed.upstream, &changed.version).await?;
+        let upstream = self.shown(actor, &registered(&changed.version)?, &changed.version).await?;
         Ok(pb::SetUpstreamStateResponse { upstream: Some(upstream), hits: Some(super::hits_to_pb(&changed.hits)) })
     }
 
@@ -186,11 +177,7 @@ impl UpstreamApi {
         if leaving.person.as_ref().is_some_and(|p| p.issuer.is_empty() || p.sub.is_empty()) {
             return Err(Refusal::field("person", "needs both: issuer and sub").into());
         }
-        let terms = ChangeOptions {
-            dry_run: ask.dry_run,
-            confirm: request_checks::confirm(ask.confirmation.as_ref()),
-            named: super::token::idempotency_key_of(&ask.request_id, ask)?,
-        };
+        let terms = request_checks::change_options(ask, ask.dry_run, ask.confirmation.as_ref(), &ask.request_id)?;
         let left = self.0.offboard(request_checks::operator(actor)?, &leaving, &terms).await?;
         let seq = left.seq.map_or(0, |seq| seq.as_u64());
         Ok(pb::OffboardResponse { seq, upstreams: left.upstreams, hits: Some(super::hits_to_pb(&left.hits)) })
@@ -208,10 +195,6 @@ impl UpstreamApi {
         let compiled = self.0.catalog.now();
         compiled.upstream(name).filter(|r| r.version == version.version).map(|r| r.upstream.clone())
     }
-}
-
-fn registered(version: &DocumentVersion) -> Result<Upstream, Fault> {
-    Upstream::from_text(&version.text).map_err(|e| Fault::new(format!("a registration in the ledger: {e}")))
 }
 
 #[tonic::async_trait]

@@ -3,21 +3,18 @@
 use bytes::Bytes;
 
 use super::{
-    BindingMetadata, anchor_to_pb, binding_to_pb, duration, identity_of_who, identity_to_pb, policy_to_pb, subject_to_pb,
-    timestamp, upstream_to_pb,
+    anchor_to_pb, binding_version_to_pb, duration, identity_of_who, identity_to_pb, policy_to_pb, subject_to_pb, timestamp,
+    upstream_to_pb,
 };
-use mayfly_authority::registry::policies::PolicyVersion;
+use mayfly_authority::registry::bindings::bound;
+use mayfly_authority::registry::registrations::registered;
 use mayfly_base::document::terminal_text::stripped;
 use mayfly_base::refusal::Fault;
 use mayfly_identity::bundle::Bundle;
 use mayfly_identity::spiffe_id::TrustDomain;
 use mayfly_ledger::State;
-use mayfly_ledger::record::{
-    ApprovalKind, ApprovalRequested, Author, BundleUpdated, Principal, ProposedChange, RequestedTask, UpstreamUpdated,
-};
+use mayfly_ledger::record::{ApprovalKind, ApprovalRequested, Author, BundleUpdated, Principal, ProposedChange, RequestedTask};
 use mayfly_ledger::state::{Approval, DocumentVersion, TaskPhase};
-use mayfly_ledger::upstream::binding::Binding;
-use mayfly_ledger::upstream::registry::Upstream;
 use mayfly_proto::mayfly::v1 as pb;
 use mayfly_verify::seq::{ApprovalId, Millis, Seq, TaskId};
 
@@ -115,45 +112,27 @@ fn task_asked(terms: &RequestedTask) -> pb::ApprovalTask {
 
 /// The change that an approval permits.
 pub fn change_to_pb(asked: &ApprovalRequested, at: Millis) -> Result<Option<pb::ApprovalChange>, Fault> {
-    let by = Some(Author::named(&asked.caller));
-    let to = match asked.change.as_ref().and_then(|c| c.to.as_ref()) {
-        None => return Ok(None),
-        Some(ProposedChange::Policy(set)) => {
-            let (number, text) = (set.version, set.text.clone());
-            let version = PolicyVersion { number, text, seq: Seq::ZERO, at, by, narrowing: false };
+    let Some(change) = asked.change.as_ref().and_then(|c| c.to.as_ref()) else { return Ok(None) };
+    // The version as if it took effect when it was asked for.
+    let version = change.document().map(|document| {
+        let by = Box::new(Author::named(&asked.caller));
+        DocumentVersion::of(&document, (Seq::ZERO, at), Some(by))
+    });
+    let to = match (change, version) {
+        (ProposedChange::Policy(set), Some(version)) => {
             pb::approval_change::To::Policy(policy_to_pb(&set.environment, set.audit_only, &version)?)
         }
-        Some(ProposedChange::Binding(set)) => {
-            let binding = Binding::from_text(&set.text).map_err(|e| Fault::new(format!("a binding in the ledger: {e}")))?;
-            let (version, environment) = (set.version, asked.environment.clone());
-            let place = BindingMetadata { version, environment, at, by, ..BindingMetadata::default() };
-            pb::approval_change::To::Binding(binding_to_pb(&binding, &place))
+        (ProposedChange::Binding(_), Some(version)) => {
+            let environment = asked.environment.clone();
+            pb::approval_change::To::Binding(binding_version_to_pb(&bound(&version)?, environment, &version))
         }
-        Some(ProposedChange::Upstream(set)) => {
-            let upstream =
-                Upstream::from_text(&set.text).map_err(|e| Fault::new(format!("a registration in the ledger: {e}")))?;
-            pb::approval_change::To::Upstream(upstream_to_pb(&upstream, &version_of(set, at, by)))
+        (ProposedChange::Upstream(_), Some(version)) => {
+            pb::approval_change::To::Upstream(upstream_to_pb(&registered(&version)?, &version))
         }
-        Some(ProposedChange::Bundle(set)) => pb::approval_change::To::Bundle(bundle_to_pb(set)?),
+        (ProposedChange::Bundle(set), _) => pb::approval_change::To::Bundle(bundle_to_pb(set)?),
+        (_, None) => return Err(Fault::new("a requested document without a version")),
     };
     Ok(Some(pb::ApprovalChange { to: Some(to) }))
-}
-
-fn version_of(set: &UpstreamUpdated, at: Millis, by: Option<Author>) -> DocumentVersion {
-    DocumentVersion {
-        version: set.version,
-        digest: mayfly_base::document::sha256(set.text.as_bytes()),
-        text: set.text.as_str().into(),
-        active: !set.disabled && !set.retired,
-        retired: set.retired,
-        seq: Seq::ZERO,
-        at,
-        by: by.map(Box::new),
-        claims: None,
-        owner_left: false,
-        due_told: false,
-        narrows: None,
-    }
 }
 
 /// A change of a bundle: the added roots with their certificates, the removed roots by digest.

@@ -4,45 +4,35 @@ use super::{identity_of_who, timestamp_or_none};
 use mayfly_base::limits;
 use mayfly_base::refusal::Refusal;
 use mayfly_identity::spiffe_id::{IdDefect, SpiffeId, SpiffePrefix};
-use mayfly_ledger::record::Author;
+use mayfly_ledger::state::DocumentVersion;
 use mayfly_ledger::upstream::binding::Binding;
 use mayfly_policy::exchange_request;
 use mayfly_proto::mayfly::v1 as pb;
-use mayfly_verify::seq::{Millis, Seq};
 
-/// Metadata of a version of a binding.
-#[derive(Clone, Debug, Default)]
-pub struct BindingMetadata {
-    /// The version number.
-    pub version: u64,
-    /// The environment of the binding.
-    pub environment: String,
-    /// The sequence number of its record; `None` if it has none.
-    pub seq: Option<Seq>,
-    /// When the version came into effect; 0 if it did not.
-    pub at: Millis,
-    /// The author of the version.
-    pub by: Option<Author>,
-    /// Whether credentials that this version no longer permits are still being searched for.
-    pub narrowing: bool,
-}
-
-/// A binding with its metadata.
-pub fn binding_to_pb(binding: &Binding, place: &BindingMetadata) -> pb::Binding {
+/// A binding that is not in effect.
+pub fn binding_to_pb(binding: &Binding) -> pb::Binding {
     pb::Binding {
         binding: binding.name.clone(),
-        version: place.version,
-        environment: place.environment.clone(),
         upstream: binding.upstream.clone(),
         callers: binding.ids.iter().map(|id| id.as_str().to_owned()).collect(),
         scopes: binding.scopes.clone(),
         tools: binding.tools.clone(),
         any_tool: binding.any_tool,
         callers_under: binding.under.iter().map(|prefix| prefix.as_str().to_owned()).collect(),
-        at: timestamp_or_none(place.at),
-        author: place.by.as_ref().map(identity_of_who),
-        seq: place.seq.map_or(0, |seq| seq.as_u64()),
-        narrowing: place.narrowing,
+        ..pb::Binding::default()
+    }
+}
+
+/// A binding of an environment and its version.
+pub fn binding_version_to_pb(binding: &Binding, environment: String, version: &DocumentVersion) -> pb::Binding {
+    pb::Binding {
+        version: version.version,
+        environment,
+        at: timestamp_or_none(version.at),
+        author: version.by.as_deref().map(identity_of_who),
+        seq: version.seq.as_u64(),
+        narrowing: version.narrows.is_some(),
+        ..binding_to_pb(binding)
     }
 }
 

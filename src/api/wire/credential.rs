@@ -149,7 +149,7 @@ fn past_credential_state(
 
 /// The state of the credential at its upstream: credentials that mayfly makes itself have none there.
 fn upstream_state(state: &State, kind: u8, lease: Option<LeaseId>, standing: pb::CredentialState) -> pb::UpstreamState {
-    if CredentialKind::from_number(kind.into()).is_some_and(CredentialKind::made_here) {
+    if CredentialKind::from_number(kind.into()).is_some_and(CredentialKind::made_locally) {
         return pb::UpstreamState::None;
     }
     let good = matches!(standing, pb::CredentialState::Active | pb::CredentialState::Held);

@@ -1,10 +1,10 @@
 //! Policy sets and the results of policy diffs on the wire.
 
 use super::{identity_of_who, timestamp, timestamp_or_none};
-use mayfly_authority::registry::policies::PolicyVersion;
 use mayfly_authority::registry::replay::ChangedDecision;
 use mayfly_base::document::SourceFile;
 use mayfly_base::refusal::Fault;
+use mayfly_ledger::state::DocumentVersion;
 use mayfly_policy::set::files;
 use mayfly_proto::mayfly::v1 as pb;
 
@@ -22,17 +22,17 @@ pub fn policy_files(recorded: &str) -> Result<Option<pb::PolicyFiles>, Fault> {
 }
 
 /// A version of an environment's policy set.
-pub fn policy_to_pb(environment: &str, audit: bool, version: &PolicyVersion) -> Result<pb::PolicySet, Fault> {
+pub fn policy_to_pb(environment: &str, audit: bool, version: &DocumentVersion) -> Result<pb::PolicySet, Fault> {
     let mode = if audit { pb::PolicyMode::Audit } else { pb::PolicyMode::Enforce };
     Ok(pb::PolicySet {
         environment: environment.to_owned(),
-        version: version.number,
+        version: version.version,
         mode: mode.into(),
         files: policy_files(&version.text)?,
         at: timestamp_or_none(version.at),
-        author: version.by.as_ref().map(identity_of_who),
+        author: version.by.as_deref().map(identity_of_who),
         seq: version.seq.as_u64(),
-        narrowing: version.narrowing,
+        narrowing: version.narrows.is_some(),
         audited: None,
     })
 }

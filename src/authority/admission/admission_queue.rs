@@ -71,14 +71,14 @@ impl AdmissionQueue {
     /// Admits exchanges that were just read, or refuses them for lack of time.
     pub fn take(self: &Arc<AdmissionQueue>, count: usize) -> Result<Ticket, Refusal> {
         let ahead = self.waiting.fetch_add(count, Relaxed);
-        let mut taken = Ticket { intake: self.clone(), count, crowded: false };
+        let mut taken = Ticket { intake: self.clone(), count, congested: false };
         let wait_us = self.wait_us(ahead);
         if wait_us > limits::INTAKE_WAIT_MS * 1_000 {
             let retry = Duration::from_millis(2 * limits::INTAKE_WAIT_MS);
             return Err(Refusal::limit("intake_wait_ms", limits::INTAKE_WAIT_MS, retry)
                 .way_out("try another replica; if the overload lasts, the operator has to add cores or replicas"));
         }
-        taken.crowded = wait_us > limits::INTAKE_CROWD_US;
+        taken.congested = wait_us > limits::INTAKE_CROWD_US;
         Ok(taken)
     }
 
@@ -92,7 +92,7 @@ impl AdmissionQueue {
 
     /// How many of `most` exchanges to decide as one batch, so that deciding them takes no longer than `limits::STREAM_ROUND_US`. Exchanges
     /// that will be refused are refused as one batch.
-    pub fn round(&self, most: usize) -> usize {
+    pub fn batch_size(&self, most: usize) -> usize {
         let cost = self.cost_ns.load(Relaxed).max(1);
         if self.is_full() {
             return most;
@@ -133,7 +133,7 @@ impl AdmissionQueue {
 pub struct Ticket {
     intake: Arc<AdmissionQueue>,
     count: usize,
-    crowded: bool,
+    congested: bool,
 }
 
 impl Ticket {
@@ -141,14 +141,14 @@ impl Ticket {
     pub fn with(mut self, other: Option<Ticket>) -> Ticket {
         if let Some(mut other) = other {
             self.count += std::mem::take(&mut other.count);
-            self.crowded |= other.crowded;
+            self.congested |= other.congested;
         }
         self
     }
 
     /// Waits for the turn and then polls `exchange`. All of the deciding happens in its first poll; later polls wait for others.
     pub async fn run<F: Future>(self, exchange: F) -> F::Output {
-        let place = if self.crowded { self.turn().await } else { None };
+        let place = if self.congested { self.turn().await } else { None };
         let mut first = Some((self, place));
         let mut exchange = pin!(exchange);
         std::future::poll_fn(move |cx| {
@@ -227,7 +227,7 @@ mod tests {
     async fn in_a_crowd_who_came_first_goes_first_and_others_go_between() {
         let intake = intake(limits::INTAKE_CROWD_US * 1_000);
         let order = Arc::new(parking_lot::Mutex::new(Vec::new()));
-        let crowd: Vec<_> = (0..20usize)
+        let tickets: Vec<_> = (0..20usize)
             .map(|n| {
                 let (taken, order) = (intake.take(1).ok().unwrap(), order.clone());
                 tokio::spawn(taken.run(async move { order.lock().push(n) }))
@@ -235,8 +235,8 @@ mod tests {
             .collect();
         let seen = order.clone();
         let other = tokio::spawn(async move { seen.lock().len() });
-        assert!(other.await.unwrap() < 10, "who is ready does not wait for the whole crowd");
-        for one in crowd {
+        assert!(other.await.unwrap() < 10, "who is ready does not wait for the whole tickets");
+        for one in tickets {
             one.await.unwrap();
         }
         // Two are handed to the scheduler at once, so one may be a step ahead of the other.
@@ -246,8 +246,8 @@ mod tests {
 
     #[test]
     fn a_round_is_as_long_as_it_may_take() {
-        assert_eq!(intake(1).round(16), 16);
-        assert_eq!(intake(limits::STREAM_ROUND_US * 1_000 / 2).round(16), 2);
-        assert_eq!(intake(u64::MAX / 16).round(16), 1);
+        assert_eq!(intake(1).batch_size(16), 16);
+        assert_eq!(intake(limits::STREAM_ROUND_US * 1_000 / 2).batch_size(16), 2);
+        assert_eq!(intake(u64::MAX / 16).batch_size(16), 1);
     }
 }

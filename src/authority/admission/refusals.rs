@@ -111,7 +111,7 @@ impl Authority {
             since: now.0,
             count: 1,
             wanted: no.details.as_ref().and_then(|d| d.denied.as_ref()).map(|denied| Box::new(wanted(denied))),
-            break_glass: task.parse().is_ok_and(|id| self.is_glass(id)),
+            break_glass: task.parse().is_ok_and(|id| self.is_break_glass(id)),
         };
         if !self.write_refusal(refused) {
             self.refusals.0.lock().missed(caller, no.reason, now);

@@ -77,7 +77,7 @@ impl Authority {
         let steady = || self.system.steady();
         let began = steady();
         loop {
-            self.ledger.tend_tree(None);
+            self.ledger.wake_tree(None);
             let size = self.ledger.tree(mayfly_ledger::tree::stored::MerkleTree::size);
             if size.as_ref().is_ok_and(|size| *size >= position) {
                 return Ok(());
@@ -114,7 +114,7 @@ impl Authority {
                 Ok(true)
             }
             false => {
-                self.ledger.tend_tree(Some(&ProofError::Damaged(format!(
+                self.ledger.wake_tree(Some(&ProofError::Damaged(format!(
                     "it does not lead to the checkpoint of {} commits",
                     last.size
                 ))));
@@ -145,7 +145,7 @@ impl Authority {
                 gone(self.ledger.peek(|s| s.removed.seq), ScanEnd::Removed(self.ledger.peek(|s| s.removed.seq)))
             }
             ProofError::Damaged(_) => {
-                self.ledger.tend_tree(Some(why));
+                self.ledger.wake_tree(Some(why));
                 let no = Refusal::new(Reason::NotReady, format!("{why}; it is built again"));
                 Error::Refusal(no.retry(Duration::from_secs(10)))
             }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::repeat::RepeatOutcome;
-use super::{TRIES, beaten, lost_to_concurrent_repeat, made_here, should_retry};
+use super::{TRIES, beaten, lost_to_concurrent_repeat, made_locally, should_retry};
 use crate::authority::Authority;
 use crate::people::approvals::{needs_approval, waits_for};
 use mayfly_base::refusal::{Error, Fault, Reason, Refusal};
@@ -66,7 +66,7 @@ impl Authority {
             view = self.ledger.view(); // issuers may have been asked, which takes time
         }
         let compiled = self.catalog.now();
-        let (mut fresh, mut elsewhere) = (Vec::new(), Vec::new());
+        let (mut fresh, mut upstream) = (Vec::new(), Vec::new());
         for (n, want) in wants.iter().enumerate().filter(|(n, _)| done.get(*n).is_some_and(Option::is_none)) {
             let want = instead.iter().find(|(at, _)| *at == n).map_or(want, |(_, replacing)| replacing);
             let want = known.iter().find(|(at, _)| *at == n).map_or(want, |(_, on_behalf)| on_behalf);
@@ -78,15 +78,15 @@ impl Authority {
                 }
                 grant => grant.map_err(|no| (n, no))?,
             };
-            if made_here(grant.kind()) {
+            if made_locally(grant.kind()) {
                 fresh.push((n, 0, self.mint_here(grant, &view).map_err(|no| (n, no))?));
             } else {
                 self.makes(&grant).map_err(|no| (n, no))?;
-                elsewhere.push((n, grant));
+                upstream.push((n, grant));
             }
         }
-        if !elsewhere.is_empty() {
-            fresh.extend(Box::pin(self.mint_all_elsewhere(elsewhere, view.now())).await?);
+        if !upstream.is_empty() {
+            fresh.extend(Box::pin(self.mint_all_upstream(upstream, view.now())).await?);
         }
         if !fresh.is_empty() {
             let committed = self.commit_all(fresh, &mut done).await;
@@ -97,7 +97,7 @@ impl Authority {
 
     /// Creates the credentials that upstreams make, a few at a time, after all exchanges were decided, so that a refused batch creates
     /// nothing. If one fails, the others are dropped, which removes them at the upstreams.
-    async fn mint_all_elsewhere(&self, grants: Vec<(usize, Grant)>, decided: Millis) -> Result<Vec<BatchedMint>, (usize, Error)> {
+    async fn mint_all_upstream(&self, grants: Vec<(usize, Grant)>, decided: Millis) -> Result<Vec<BatchedMint>, (usize, Error)> {
         let mut minted = Vec::with_capacity(grants.len());
         let mut grants = grants.into_iter();
         loop {

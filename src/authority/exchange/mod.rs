@@ -35,7 +35,7 @@ use mayfly_policy::decide::decided_on_stale_state;
 use mayfly_policy::exchange_request::ExchangeRequest;
 use mayfly_policy::grant::Grant;
 use repeat::RepeatOutcome;
-use steps::{beaten, late, lost_to_concurrent_repeat, made_here, reused, should_retry};
+use steps::{beaten, late, lost_to_concurrent_repeat, made_locally, reused, should_retry};
 
 /// The result of a permitted decision.
 #[allow(clippy::large_enum_variant, reason = "nearly all are made here; a box would cost each an allocation")]
@@ -115,7 +115,7 @@ impl Authority {
                 }
                 Granted::Upstream(grant) => {
                     drop(under_way); // no commit waits for an upstream
-                    let mut minted = self.mint_elsewhere(*grant, gone()).await?;
+                    let mut minted = self.mint_upstream(*grant, gone()).await?;
                     let proposed = self.ledger.propose(ProposalKind::Grant, minted.records())?;
                     PendingExchange { minted: Some(Ok(minted)), proposed: Some(proposed) }
                 }

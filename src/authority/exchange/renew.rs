@@ -64,7 +64,7 @@ impl Authority {
             traced: trace::current(),
             renews: Some(Box::new(mayfly_policy::exchange_request::RenewedCredential {
                 id,
-                line: first_of_line(old),
+                first: first_of_chain(old),
                 until: Millis(old.renewable_until),
                 approval: !old.approval.is_empty(),
             })),
@@ -96,7 +96,7 @@ fn life_asked_for(old: &Issuance) -> Option<u64> {
 }
 
 /// The first credential of a renewal chain: the credential being renewed or, if that is a renewal itself, the first of its ancestors.
-fn first_of_line(old: &Issuance) -> Ancestor {
+fn first_of_chain(old: &Issuance) -> Ancestor {
     let itself = || Ancestor { credential: old.credential.clone(), caller: old.caller.clone() };
     let first = old.ancestors.first().filter(|_| !old.renews.is_empty());
     first.cloned().unwrap_or_else(itself)

@@ -121,14 +121,14 @@ impl Authority {
             base_url: &upstream.target,
             issuer: &self.decider.issuer_of(&upstream.environment),
         };
-        if made_here(&record)? {
+        if made_locally(&record)? {
             return Ok(RepeatOutcome::Same(remake_local(&past, &self.keyring)?.reveal(receipt)?));
         }
-        self.made_elsewhere(&past, id, receipt, caller, want).await
+        self.repeat_upstream(&past, id, receipt, caller, want).await
     }
 
     /// Asks the upstream, which takes time, so the credential is checked again afterwards for revocations in the meantime.
-    async fn made_elsewhere(
+    async fn repeat_upstream(
         &self,
         past: &RemintInput<'_>,
         id: CredentialId,
@@ -182,9 +182,9 @@ fn same(record: &Record, want: &ExchangeRequest) -> bool {
     record.request.as_ref().is_some_and(|r| r.digest == want.digest)
 }
 
-fn made_here(record: &Record) -> Result<bool, Fault> {
+fn made_locally(record: &Record) -> Result<bool, Fault> {
     match &record.event {
-        Some(Event::Issued(e)) => Ok(super::made_here(e.kind)),
+        Some(Event::Issued(e)) => Ok(super::made_locally(e.kind)),
         _ => Err(Fault::new("an issuance without its record")),
     }
 }

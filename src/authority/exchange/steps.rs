@@ -42,7 +42,7 @@ impl Authority {
         want: &ExchangeRequest,
     ) -> Result<Granted, Error> {
         let grant = self.decide(view, compiled, caller, want)?; // a refusal names the rule and the way out
-        if !made_here(grant.kind()) {
+        if !made_locally(grant.kind()) {
             return Ok(Granted::Upstream(Box::new(grant)));
         }
         let minted = want.traced.span("mint").of(self.mint_here(grant, view));
@@ -84,7 +84,7 @@ impl Authority {
     }
 
     /// Makes the credential at its upstream, under a lease; it must not be revealed yet. Dropping it removes it at the upstream.
-    pub(super) async fn mint_elsewhere(&self, grant: Grant, gone: impl Future<Output = ()>) -> Result<MintedCredential, Error> {
+    pub(super) async fn mint_upstream(&self, grant: Grant, gone: impl Future<Output = ()>) -> Result<MintedCredential, Error> {
         let mut part = CallTrace::part("upstream").of_another();
         part.note(|| trace_attributes::upstream(grant.parts()));
         let minted = tokio::select! {
@@ -103,8 +103,8 @@ impl Authority {
 }
 
 /// An unknown kind is left to `mint_local`, which returns the error.
-pub(super) fn made_here(kind: u32) -> bool {
-    CredentialKind::from_number(kind).is_none_or(CredentialKind::made_here)
+pub(super) fn made_locally(kind: u32) -> bool {
+    CredentialKind::from_number(kind).is_none_or(CredentialKind::made_locally)
 }
 
 pub(super) fn late() -> Error {

@@ -189,8 +189,8 @@ impl Authority {
 
 fn own_parts(authority: &Authority, issued: &CredentialIssued, id: CredentialId) -> Result<SubjectParts, Error> {
     let caller = Principal { issuer: trust_domain_of(&issued.caller).to_owned(), sub: issued.caller.clone() };
-    let mut line = issued.ancestors.clone();
-    line.push(Ancestor { credential: issued.credential.clone(), caller: issued.caller.clone() });
+    let mut lineage = issued.ancestors.clone();
+    lineage.push(Ancestor { credential: issued.credential.clone(), caller: issued.caller.clone() });
     // If the credential was issued on behalf of a subject, its holder is already an actor.
     let (identity, before) = match &issued.subject {
         Some(subject) => (subject.clone(), issued.actors.clone()),
@@ -220,7 +220,7 @@ fn own_parts(authority: &Authority, issued: &CredentialIssued, id: CredentialId)
         environment: Some(issued.environment.clone()),
         shown: Some(SubjectCredential {
             id,
-            line,
+            lineage,
             task,
             environment: issued.environment.clone(),
             upstream: (issued.upstream.clone(), issued.scopes.clone()),

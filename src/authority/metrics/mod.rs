@@ -236,11 +236,13 @@ impl Authority {
             "mayfly_approvals_waiting" => {
                 one(self.ledger.peek(|s| s.approvals.values().filter(|a| a.decided.is_none() && a.expires_at() > now).count()))
             }
-            "mayfly_break_glass_opened" => one(self.ledger.peek(|s| s.glasses.opened)),
-            "mayfly_break_glass_uses" => one(self.ledger.peek(|s| s.glasses.uses)),
-            "mayfly_break_glass_open" => one(self.ledger.peek(|s| s.glasses.iter().filter(|(_, g)| !g.over(now)).count())),
+            "mayfly_break_glass_opened" => one(self.ledger.peek(|s| s.break_glass_tasks.opened)),
+            "mayfly_break_glass_uses" => one(self.ledger.peek(|s| s.break_glass_tasks.uses)),
+            "mayfly_break_glass_open" => {
+                one(self.ledger.peek(|s| s.break_glass_tasks.iter().filter(|(_, g)| !g.over(now)).count()))
+            }
             "mayfly_break_glass_unreviewed" => {
-                one(self.ledger.peek(|s| s.glasses.iter().filter(|(_, g)| g.unreviewed(now)).count()))
+                one(self.ledger.peek(|s| s.break_glass_tasks.iter().filter(|(_, g)| g.unreviewed(now)).count()))
             }
             "mayfly_policy_differences" => {
                 let counts = self.decider.audits.counts();

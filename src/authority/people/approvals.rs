@@ -221,7 +221,7 @@ impl Authority {
         asked: &ApprovalRequested,
         (upstream, scopes): (&str, &[String]),
     ) -> Result<(), Error> {
-        if let Some(task) = self.acts_in_glass(caller) {
+        if let Some(task) = self.acts_in_break_glass(caller) {
             return Err(in_break_glass(caller, task, "break-glass approves nothing"));
         }
         self.decider.served(&asked.environment)?;

@@ -39,18 +39,23 @@ fn none(id: TaskId) -> Error {
 
 impl Authority {
     /// Whether a task is a break-glass task or a child of one.
-    pub(crate) fn is_glass(&self, id: TaskId) -> bool {
+    pub(crate) fn is_break_glass(&self, id: TaskId) -> bool {
         self.ledger.peek(|s| s.tasks.get(&id).is_some_and(|t| t.terms.break_glass))
     }
 
     /// The open break-glass task of a caller.
-    pub(crate) fn acts_in_glass(&self, caller: &Caller) -> Option<TaskId> {
+    pub(crate) fn acts_in_break_glass(&self, caller: &Caller) -> Option<TaskId> {
         let now = self.system.wall();
-        self.ledger.peek(|s| s.glasses.acts(&Principal::of(caller), caller.id().as_str(), now))
+        self.ledger.peek(|s| s.break_glass_tasks.acts(&Principal::of(caller), caller.id().as_str(), now))
     }
 
     /// Opens a break-glass task, which then waits for its second person.
-    pub async fn open_glass(&self, actor: &Actor, ask: &BreakGlassRequest, named: &IdempotencyKey) -> Result<TaskId, Error> {
+    pub async fn open_break_glass(
+        &self,
+        actor: &Actor,
+        ask: &BreakGlassRequest,
+        named: &IdempotencyKey,
+    ) -> Result<TaskId, Error> {
         let (caller, who) = somebody(actor)?;
         let author = Author::of(caller);
         for again in 1.. {
@@ -63,7 +68,7 @@ impl Authority {
             }
             let view = self.ledger.view();
             let id = self.new_task_id();
-            let (opened, step) = self.decider.open_glass(&view, &self.catalog.now(), (caller, &who), ask, id)?;
+            let (opened, step) = self.decider.open_break_glass(&view, &self.catalog.now(), (caller, &who), ask, id)?;
             let group = self.ledger.new_group();
             let record = |event| Record { group, ..Record::new(author.clone(), event).decided_at(view.revision()) };
             let opens = record(Event::TaskOpened(opened)).for_request(request_of(&author.name(), named));
@@ -87,8 +92,9 @@ impl Authority {
     /// Joins a break-glass task as the second person, which activates it.
     pub async fn join_glass(&self, actor: &Actor, id: TaskId, reason: &str, named: &IdempotencyKey) -> Result<(), Error> {
         let (caller, who) = somebody(actor)?;
-        let decide =
-            |view: &_, glass: &_| self.decider.join_glass(view, &self.catalog.now(), (caller, &who), (id, glass), reason);
+        let decide = |view: &_, break_glass: &_| {
+            self.decider.join_glass(view, &self.catalog.now(), (caller, &who), (id, break_glass), reason)
+        };
         self.step_glass(ProposalKind::Grant, caller, id, named, decide).await?;
         tracing::warn!(task = %id, who = %who.name(), "a break-glass task is open");
         Ok(())
@@ -97,8 +103,9 @@ impl Authority {
     /// Records the review of a break-glass task by a third person.
     pub async fn review_glass(&self, actor: &Actor, id: TaskId, text: &str, named: &IdempotencyKey) -> Result<(), Error> {
         let (caller, who) = somebody(actor)?;
-        let decide =
-            |view: &_, glass: &_| self.decider.review_glass(view, &self.catalog.now(), (caller, &who), (id, glass), text);
+        let decide = |view: &_, break_glass: &_| {
+            self.decider.review_glass(view, &self.catalog.now(), (caller, &who), (id, break_glass), text)
+        };
         self.step_glass(ProposalKind::Change, caller, id, named, decide).await
     }
 
@@ -120,8 +127,8 @@ impl Authority {
                 self.rates.load().take(RateLimitedAct::Change, caller.id().as_str())?;
             }
             let view = self.ledger.view();
-            let glass = view.read(|s| s.glasses.get(&id).cloned()).ok_or_else(|| none(id))?;
-            let step = decide(&view, &glass)?;
+            let break_glass = view.read(|s| s.break_glass_tasks.get(&id).cloned()).ok_or_else(|| none(id))?;
+            let step = decide(&view, &break_glass)?;
             let record = Record::new(author.clone(), Event::BreakGlass(step)).decided_at(view.revision());
             match self.ledger.commit(lane, vec![record.for_request(request_of(&author.name(), named))]).await {
                 Ok(_) => return Ok(()),
@@ -134,11 +141,11 @@ impl Authority {
 
     /// Closes a break-glass task and revokes everything issued in it. A repeat returns the sequence number of the first closing.
     pub async fn close_glass(&self, actor: &Actor, id: TaskId, reason: &str) -> Result<Seq, Error> {
-        let glass = self.ledger.peek(|s| s.glasses.get(&id).filter(|_| s.tasks.get(&id).is_some()).cloned());
-        let glass = glass.filter(|glass| self.sees_glass(actor, glass)).ok_or_else(|| none(id))?;
+        let break_glass = self.ledger.peek(|s| s.break_glass_tasks.get(&id).filter(|_| s.tasks.get(&id).is_some()).cloned());
+        let break_glass = break_glass.filter(|break_glass| self.sees_break_glass(actor, break_glass)).ok_or_else(|| none(id))?;
         match somebody(actor) {
             // The people of the task close it under that identity, even if they are operators too.
-            Ok((caller, who)) if glass.is_of(&who, caller.id().as_str()) => {
+            Ok((caller, who)) if break_glass.is_of(&who, caller.id().as_str()) => {
                 self.close_task(&Actor::Workload(caller.clone()), id, TaskOutcome::Completed, reason).await
             }
             _ => self.close_task(actor, id, TaskOutcome::Completed, reason).await,
@@ -146,24 +153,25 @@ impl Authority {
     }
 
     /// Whether an actor may see a break-glass task: its people, those whom policy names for it, and operators.
-    pub fn sees_glass(&self, actor: &Actor, glass: &BreakGlassTask) -> bool {
+    pub fn sees_break_glass(&self, actor: &Actor, break_glass: &BreakGlassTask) -> bool {
         let own = |(caller, who): (&Caller, Principal)| {
-            glass.is_of(&who, caller.id().as_str()) || self.decider.named_for_glass(&self.catalog.now(), (caller, &who), glass)
+            break_glass.is_of(&who, caller.id().as_str())
+                || self.decider.named_for_glass(&self.catalog.now(), (caller, &who), break_glass)
         };
         if somebody(actor).is_ok_and(own) {
             return true;
         }
         match actor {
-            Actor::Operator(operator) => self.admit::<admin::Observe>(operator, Some(&glass.environment)).is_ok(),
+            Actor::Operator(operator) => self.admit::<admin::Observe>(operator, Some(&break_glass.environment)).is_ok(),
             Actor::Workload(_) => false,
         }
     }
 
     /// Closes expired break-glass tasks by a record, so that everything that follows the ledger learns of it.
-    pub fn end_glasses(&self) {
+    pub fn end_break_glass_tasks(&self) {
         let now = self.system.wall();
         let due = self.ledger.peek(|s| {
-            let over = s.glasses.iter().filter(|(_, g)| g.ended.is_none() && g.over(now));
+            let over = s.break_glass_tasks.iter().filter(|(_, g)| g.ended.is_none() && g.over(now));
             // The fold's time may lag behind this clock, so the task is checked again in the next pass.
             over.map(|(id, _)| *id).filter(|id| s.tasks.get(id).is_some_and(|t| t.closed.is_none())).collect::<Vec<_>>()
         });

@@ -4,44 +4,20 @@
 use std::sync::Arc;
 
 use crate::authority::Authority;
-use crate::registry::changes::{ApprovalRequest, ChangePermission};
-use crate::revocation::revoke::RevocationHits;
-use crate::revocation::revoke_excess::{
-    CausedRevocation, ChangeEffect, ChangeOptions, ExcessJudge, ExcessSearch, ExcessVerdict, NarrowingChange,
-};
+use crate::registry::changes::ApprovalRequest;
+use crate::registry::documents::{DocumentChangeResult, ManagedDocument};
+use crate::revocation::revoke_excess::{CausedRevocation, ChangeOptions, ExcessJudge, ExcessSearch, ExcessVerdict};
 use mayfly_base::refusal::{Error, Fault, Reason, Refusal};
 use mayfly_identity::caller::Operator;
-use mayfly_ledger::record::{Author, BindingUpdated, Event, NarrowedKind, ProposedChange, ProposedChangeRecord as Recorded};
+use mayfly_ledger::record::{BindingUpdated, DocumentTable, NarrowedKind};
 use mayfly_ledger::revocation::Target;
 use mayfly_ledger::state::DocumentVersion;
 use mayfly_ledger::upstream::binding::Binding;
 use mayfly_policy::admin;
 use mayfly_verify::seq::Seq;
 
-/// The result of changing a binding, or of a dry run.
-#[derive(Clone, Debug)]
-pub struct BindingChangeResult {
-    /// The binding.
-    pub binding: Arc<Binding>,
-    /// The version in effect; for a dry run, the version that would be.
-    pub version: u64,
-    /// The record; `None` for a dry run.
-    pub seq: Option<Seq>,
-    /// The counts of the objects that the change revoked, or for a dry run would revoke.
-    pub hits: RevocationHits,
-    /// How many of the revoked credentials the new version would still cover.
-    pub beyond: u64,
-    /// The change needs a second operator.
-    pub wider: bool,
-}
-
-const REASON: &str = "the binding was narrowed";
-
-fn coarse(name: &str) -> Target {
-    Target::Binding(name.into())
-}
-
-fn read(version: &DocumentVersion) -> Result<Binding, Fault> {
+/// The binding in a version of the ledger.
+pub fn bound(version: &DocumentVersion) -> Result<Binding, Fault> {
     Binding::from_text(&version.text).map_err(|e| Fault::new(format!("a binding in the ledger: {e}")))
 }
 
@@ -50,23 +26,21 @@ impl Authority {
     pub async fn set_binding(
         &self,
         operator: &Operator,
-        new: Binding,
+        new: &Binding,
         before: u64,
         reason: &str,
         terms: &ChangeOptions,
-    ) -> Result<BindingChangeResult, Error> {
-        let environment = self.environment_of_binding(operator, &new)?;
+    ) -> Result<DocumentChangeResult, Error> {
+        let environment = self.environment_of_binding(operator, new)?;
         let may = self.may_change_alone::<admin::ManageUpstreams>(operator, ("binding", &new.name), Some(&environment))?;
         let _one = self.changing.lock().await;
-        let now = self.ledger.settled(|s| s.bindings.get(new.name.as_str()).cloned()).await?;
-        if let Some(done) = self.remembered(&may.who().name(), &terms.named).await? {
-            let hits = self.hit_before(&done, &terms.named).await?;
-            let (version, seq) = now.as_ref().map_or((0, None), |v| (v.version, Some(v.seq)));
-            return Ok(BindingChangeResult { binding: Arc::new(new), version, seq, hits, beyond: 0, wider: false });
+        if let Some(done) = self.document_changed_before((DocumentTable::Bindings, &new.name), may.who(), terms).await? {
+            return Ok(done);
         }
+        let now = self.document(DocumentTable::Bindings, &new.name).await?;
         let version = now.as_ref().map_or(0, |v| v.version);
         if let (Some(now), 0) = (&now, before) {
-            let (name, taken_away) = (&new.name, read(now)?.scopes.is_empty());
+            let (name, taken_away) = (&new.name, bound(now)?.scopes.is_empty());
             let what = match taken_away {
                 true => format!("binding {name} was taken away with version {version}, and its name stays taken"),
                 false => format!("binding {name} is in force as version {version}"),
@@ -80,22 +54,15 @@ impl Authority {
             let what = format!("version {version} of {} is the newest, the change was made from {before}", new.name);
             return Err(Error::Refusal(Refusal::new(Reason::DecidedOnOldState, what)));
         }
-        let old = now.as_deref().map(read).transpose()?;
+        let old = now.as_deref().map(bound).transpose()?;
         if let Some(old) = old.as_ref().filter(|old| old.upstream != new.upstream) {
             let what = format!("is {}, and {} is for {}, for good: add another one", new.upstream, old.name, old.upstream);
             return Err(Refusal::field("binding.upstream", what).into());
         }
-        if let (Some(v), true) = (&now, old.as_ref() == Some(&new)) {
-            let (version, seq) = (v.version, Some(v.seq));
-            let hits = RevocationHits::default();
-            return Ok(BindingChangeResult { binding: Arc::new(new), version, seq, hits, beyond: 0, wider: false });
+        if let Some(now) = now.filter(|_| old.as_ref() == Some(new)) {
+            return Ok(DocumentChangeResult::unchanged(now));
         }
-        let wider = !new.within(&old.clone().unwrap_or_else(|| new.empty()));
-        let alone = match may {
-            ChangePermission::Yes(who) if !wider => ChangePermission::Yes(who),
-            ChangePermission::Yes(who) | ChangePermission::With(who) => self.with_another(operator, who)?,
-        };
-        let (who, new) = (alone.who().clone(), Arc::new(new));
+        let wider = !new.within(&old.unwrap_or_else(|| new.empty()));
         let set = BindingUpdated {
             name: new.name.clone(),
             version: version + 1,
@@ -104,20 +71,10 @@ impl Authority {
             pending: false,
             looked: 0,
         };
-        let event = |looked: Seq| Event::BindingSet(BindingUpdated { looked: looked.as_u64(), ..set.clone() });
-        let takes = self.binding_takes(old.is_some(), &new);
-        let coarse = coarse(&new.name);
-        let change = NarrowingChange { who: &who, event: &event, version: set.version, takes, coarse, reason: REASON };
-        if let (ChangePermission::With(_), false) = (&alone, terms.dry_run) {
-            let asked = Recorded { to: Some(ProposedChange::Binding(set.clone())) };
-            let why = if wider { vec![format!("binding {}", new.name)] } else { Vec::new() };
-            let asking = ApprovalRequest { environment: &environment, reason, why };
-            return Err(self.ask_another(change, asked, asking, terms).await);
-        }
-        let ChangeEffect { hits, beyond } = self.put_in_force(change, terms).await?;
-        let in_force = self.ledger.settled(|s| s.bindings.get(new.name.as_str()).map(|v| v.seq)).await?;
-        let seq = in_force.filter(|_| !terms.dry_run);
-        Ok(BindingChangeResult { binding: new, version: set.version, seq, hits, beyond, wider })
+        let permission = self.permission(operator, may, wider)?;
+        let why = if wider { vec![format!("binding {}", new.name)] } else { Vec::new() };
+        let asking = ApprovalRequest { environment: &environment, reason, why };
+        self.change_document(set, permission, asking, terms, BindingUpdated::NARROWED).await
     }
 
     /// Checks that the objects that a binding names exist, and returns its environment, which is that of its upstream.
@@ -141,36 +98,10 @@ impl Authority {
         }
     }
 
-    /// The revocation that a new version of a binding causes: of the credentials under the binding that the new version does not cover.
-    pub(crate) fn binding_takes(&self, was_there: bool, new: &Arc<Binding>) -> CausedRevocation {
-        match was_there {
-            true => CausedRevocation::Found(look_of(new.clone()), Vec::new()),
-            false => CausedRevocation::Nothing,
-        }
-    }
-
-    /// The revocation that a requested change causes, with the version and the target that covers the whole binding.
-    pub(crate) async fn asked_binding_takes(&self, set: &BindingUpdated) -> Result<(u64, CausedRevocation, Target), Error> {
-        let new = Binding::from_text(&set.text).map_err(|e| Fault::new(format!("a binding that was asked for: {e}")))?;
-        let was_there = self.ledger.settled(|s| s.bindings.contains_key(set.name.as_str())).await?;
-        Ok((set.version, self.binding_takes(was_there, &Arc::new(new)), coarse(&set.name)))
-    }
-
-    /// Completes the narrowing of a binding that a stop interrupted.
-    pub(crate) async fn finish_binding(&self, name: &str) -> Result<(), Error> {
-        let _one = self.changing.lock().await;
-        let Some(version) = self.ledger.settled(|s| s.bindings.get(name).cloned()).await? else { return Ok(()) };
-        let Some(since) = version.narrows else { return Ok(()) };
-        let look = ExcessSearch { since, ..look_of(Arc::new(read(&version)?)) };
-        let who = Author::Mayfly("narrowing goes on".to_owned());
-        self.finish_narrowing(look, version.version, &who, coarse(name), REASON).await?;
-        Ok(())
-    }
-
     /// All bindings by name, with their versions.
     pub async fn bindings(&self) -> Result<Vec<(Binding, Arc<DocumentVersion>)>, Error> {
         let all = self.ledger.settled(|s| s.bindings.values().cloned().collect::<Vec<_>>()).await?;
-        Ok(all.into_iter().map(|version| read(&version).map(|b| (b, version))).collect::<Result<_, Fault>>()?)
+        Ok(all.into_iter().map(|version| bound(&version).map(|b| (b, version))).collect::<Result<_, Fault>>()?)
     }
 
     /// Whether the policy of an environment reads bindings. If it does not, bindings have no effect there.
@@ -185,7 +116,28 @@ impl Authority {
     }
 }
 
-fn look_of(new: Arc<Binding>) -> ExcessSearch {
+impl ManagedDocument for BindingUpdated {
+    const NARROWED: &'static str = "the binding was narrowed";
+
+    fn coarse(name: &str, _: u64) -> Target {
+        Target::Binding(name.into())
+    }
+
+    /// The credentials under the binding that the new version does not cover.
+    async fn takes(&self, authority: &Authority) -> Result<CausedRevocation, Error> {
+        let new = Binding::from_text(&self.text).map_err(|e| Fault::new(format!("a binding that was asked for: {e}")))?;
+        Ok(match authority.document(DocumentTable::Bindings, &self.name).await? {
+            Some(_) => CausedRevocation::Found(look_of(new), Vec::new()),
+            None => CausedRevocation::Nothing,
+        })
+    }
+
+    async fn search(_: &Authority, _: &str, version: &DocumentVersion) -> Result<ExcessSearch, Error> {
+        Ok(look_of(bound(version)?))
+    }
+}
+
+fn look_of(new: Binding) -> ExcessSearch {
     let name = new.name.as_str().into();
     let judge: ExcessJudge = Arc::new(move |held, _| {
         let caller = mayfly_identity::spiffe_id::SpiffeId::parse(&held.caller);

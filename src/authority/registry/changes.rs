@@ -186,9 +186,9 @@ impl Authority {
         )?;
         let _one = self.changing.lock().await;
         let (version, takes, coarse) = match &change.to {
-            Some(ProposedChange::Policy(set)) => self.asked_policy_takes(set).await?,
-            Some(ProposedChange::Binding(set)) => self.asked_binding_takes(set).await?,
-            Some(ProposedChange::Upstream(set)) => self.asked_upstream_takes(set).await?,
+            Some(ProposedChange::Policy(set)) => self.requested(set).await?,
+            Some(ProposedChange::Binding(set)) => self.requested(set).await?,
+            Some(ProposedChange::Upstream(set)) => self.requested(set).await?,
             Some(ProposedChange::Bundle(set)) => return self.let_bundle_through(&who, (asked, set), (decision, caller)).await,
             None => return Err(Error::Fault(Fault::new("a change of an unknown kind"))),
         };

@@ -1,10 +1,12 @@
 //! What operators register and change: upstreams, bindings, policy sets; a change that grants more takes two operators ([`changes`]).
 //!
 //! In come texts and operators' requests, out go records. What a registration, a binding or a set means is defined in the ledger and in
-//! policy. A kind of thing that operators change is a file here and a line in [`changes`].
+//! policy. A kind of document that operators change is a file here with an implementation of [`documents::ManagedDocument`], and a line in
+//! [`changes`].
 
 pub mod bindings;
 pub mod changes;
+pub mod documents;
 pub mod inventory;
 pub mod policies;
 pub mod registrations;

@@ -9,17 +9,14 @@ use std::sync::Arc;
 use crate::admission::operators::Environments;
 use crate::authority::Authority;
 use crate::registry::changes::{ApprovalRequest, ChangePermission};
+use crate::registry::documents::{DocumentChangeResult, ManagedDocument};
 use crate::revocation::revoke::{RevocationHits, confirm_needed};
-use crate::revocation::revoke_excess::{
-    CausedRevocation, ChangeEffect, ChangeOptions, ExcessJudge, ExcessSearch, ExcessVerdict, NarrowingChange,
-};
+use crate::revocation::revoke_excess::{CausedRevocation, ChangeOptions, ExcessJudge, ExcessSearch, ExcessVerdict};
 use crate::tasks::{IdempotencyKey, request_of};
 use mayfly_base::refusal::{Error, Fault, Reason, Refusal};
 use mayfly_identity::caller::Operator;
 use mayfly_ledger::ProposalKind;
-use mayfly_ledger::record::{
-    Author, Event, NarrowedKind, OwnerLeft, Principal, ProposedChange, ProposedChangeRecord as Recorded, Record, UpstreamUpdated,
-};
+use mayfly_ledger::record::{DocumentTable, Event, NarrowedKind, OwnerLeft, Principal, Record, UpstreamUpdated};
 use mayfly_ledger::revocation::Target;
 use mayfly_ledger::state::{DocumentVersion, State};
 use mayfly_ledger::upstream::registry::{Approver, Upstream};
@@ -27,8 +24,6 @@ use mayfly_ledger::upstream::widening;
 use mayfly_policy::decide::{reads_records, still_permits};
 use mayfly_policy::{Action, admin};
 use mayfly_verify::seq::Seq;
-
-const NARROWED: &str = "the registration was narrowed";
 
 /// The requested state of an upstream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,19 +34,6 @@ pub enum UpstreamStatus {
     Disabled,
     /// Nothing is ever issued again.
     Retired,
-}
-
-/// The result of a change, or of a dry run.
-#[derive(Clone, Debug)]
-pub struct RegistrationChangeResult {
-    /// The registration.
-    pub upstream: Arc<Upstream>,
-    /// The version in effect; for a dry run, the version that would be.
-    pub version: Arc<DocumentVersion>,
-    /// The counts of the objects that the change revoked, or for a dry run would revoke.
-    pub hits: RevocationHits,
-    /// How many of the revoked credentials the new version would not have refused.
-    pub beyond: u64,
 }
 
 /// An owner who leaves.
@@ -76,13 +58,6 @@ pub struct OwnerDepartureResult {
     pub hits: RevocationHits,
 }
 
-/// A registration before and after a change.
-struct Step {
-    old: Option<(Arc<Upstream>, Arc<DocumentVersion>)>,
-    new: Arc<Upstream>,
-    set: UpstreamUpdated,
-}
-
 impl Authority {
     /// Registers an upstream, or puts a new version of its registration in effect. `read`: the version that the change is based on, 0 for
     /// none.
@@ -96,7 +71,7 @@ impl Authority {
         read: u64,
         reason: &str,
         terms: &ChangeOptions,
-    ) -> Result<RegistrationChangeResult, Error> {
+    ) -> Result<DocumentChangeResult, Error> {
         // An operator who may register upstreams may learn that an environment does not exist.
         if self.catalog.now().policy(&new.environment).is_none() {
             self.scope::<admin::ManageUpstreams>(operator)?;
@@ -105,7 +80,7 @@ impl Authority {
         let of_new = ("upstream", new.name.as_str());
         let may = self.may_change_alone::<admin::ManageUpstreams>(operator, of_new, Some(&new.environment))?;
         let _one = self.changing.lock().await;
-        if let Some(before) = self.registered_before(may.who(), &new.name, terms).await? {
+        if let Some(before) = self.document_changed_before((DocumentTable::Upstreams, &new.name), may.who(), terms).await? {
             return Ok(before);
         }
         self.may_be_registered(&new)?;
@@ -132,10 +107,7 @@ impl Authority {
             (None, 1..) => {
                 return Err(Error::Refusal(Refusal::new(Reason::NotFound, format!("there is no upstream {}", new.name))));
             }
-            (Some((old, version)), _) if **old == new => {
-                let (upstream, version) = (old.clone(), version.clone());
-                return Ok(RegistrationChangeResult { upstream, version, hits: RevocationHits::default(), beyond: 0 });
-            }
+            (Some((old, version)), _) if *old == new => return Ok(DocumentChangeResult::unchanged(version.clone())),
             _ => {}
         }
         let (disabled, retired) = old.as_ref().map_or((false, false), |(_, v)| (!v.active && !v.retired, v.retired));
@@ -148,17 +120,10 @@ impl Authority {
             retired,
             looked: 0,
         };
-        let why = self.widens(old.as_ref().map(|(old, _)| &**old), &new).await?;
-        let alone = match may {
-            ChangePermission::Yes(who) if why.is_empty() => ChangePermission::Yes(who),
-            ChangePermission::Yes(who) | ChangePermission::With(who) => self.with_another(operator, who)?,
-        };
-        let (who, environment) = (alone.who().clone(), new.environment.clone());
-        let asking = match alone {
-            ChangePermission::With(_) => Some(ApprovalRequest { environment: &environment, reason, why }),
-            ChangePermission::Yes(_) => None,
-        };
-        self.step(&who, Step { old, new: Arc::new(new), set }, asking, terms, NARROWED).await
+        let why = self.widens(old.as_ref().map(|(old, _)| old), &new).await?;
+        let permission = self.permission(operator, may, !why.is_empty())?;
+        let asking = ApprovalRequest { environment: &new.environment, reason, why };
+        self.change_document(set, permission, asking, terms, UpstreamUpdated::NARROWED).await
     }
 
     /// The permissions of a registration that its previous version did not grant, in words.
@@ -202,7 +167,7 @@ impl Authority {
         standing: UpstreamStatus,
         reason: &str,
         terms: &ChangeOptions,
-    ) -> Result<RegistrationChangeResult, Error> {
+    ) -> Result<DocumentChangeResult, Error> {
         let _one = self.changing.lock().await;
         let old = self.standing_of(name).await?;
         let environment = old.as_ref().map(|(u, _)| u.environment.clone());
@@ -212,7 +177,7 @@ impl Authority {
             return Err(Error::Refusal(Refusal::new(Reason::NotFound, format!("there is no upstream {name}"))));
         };
         let who = admitted.who();
-        if let Some(before) = self.registered_before(&who, name, terms).await? {
+        if let Some(before) = self.document_changed_before((DocumentTable::Upstreams, name), &who, terms).await? {
             return Ok(before);
         }
         let now = match (version.active, version.retired) {
@@ -221,7 +186,7 @@ impl Authority {
             (false, false) => UpstreamStatus::Disabled,
         };
         if now == standing {
-            return Ok(RegistrationChangeResult { upstream, version, hits: RevocationHits::default(), beyond: 0 });
+            return Ok(DocumentChangeResult::unchanged(version));
         }
         let set = UpstreamUpdated {
             name: name.to_owned(),
@@ -232,74 +197,15 @@ impl Authority {
             retired: standing == UpstreamStatus::Retired,
             looked: 0,
         };
-        self.step(&who, Step { old: Some((upstream.clone(), version)), new: upstream, set }, None, terms, reason).await
-    }
-
-    /// Puts a new version in effect, and revokes what it takes back.
-    async fn step(
-        &self,
-        who: &Author,
-        step: Step,
-        asking: Option<ApprovalRequest<'_>>,
-        terms: &ChangeOptions,
-        reason: &str,
-    ) -> Result<RegistrationChangeResult, Error> {
-        let Step { old, new, set } = step;
-        let takes = self.upstream_takes(old.as_ref(), &new, &set);
-        let event = |looked: Seq| Event::UpstreamSet(UpstreamUpdated { looked: looked.as_u64(), ..set.clone() });
-        let coarse = Target::Upstream(new.name.as_str().into());
-        let change = NarrowingChange { who, event: &event, version: set.version, takes, coarse, reason };
-        if let (Some(asking), false) = (asking, terms.dry_run) {
-            let asked = Recorded { to: Some(ProposedChange::Upstream(set.clone())) };
-            return Err(self.ask_another(change, asked, asking, terms).await);
-        }
-        let ChangeEffect { hits, beyond } = self.put_in_force(change, terms).await?;
-        if terms.dry_run {
-            let version = self.would_be(&set, who);
-            return Ok(RegistrationChangeResult { upstream: new, version, hits, beyond });
-        }
-        let (upstream, version) =
-            self.standing_of(&new.name).await?.ok_or_else(|| Fault::new("a registration that no longer exists"))?;
-        Ok(RegistrationChangeResult { upstream, version, hits, beyond })
-    }
-
-    /// The credentials and rights that a new version of a registration revokes.
-    fn upstream_takes(
-        &self,
-        old: Option<&(Arc<Upstream>, Arc<DocumentVersion>)>,
-        new: &Arc<Upstream>,
-        set: &UpstreamUpdated,
-    ) -> CausedRevocation {
-        match old {
-            None => CausedRevocation::Nothing,
-            // A disabled or retired upstream keeps no credential, including those issued in the meantime, so no decision per credential is
-            // needed.
-            Some((_, before)) if set.disabled || set.retired => {
-                if before.active {
-                    CausedRevocation::All
-                } else {
-                    CausedRevocation::Nothing
-                }
-            }
-            Some((old, _)) if old.other_credentials(new) => CausedRevocation::All,
-            Some((old, before)) if before.active => CausedRevocation::Found(self.look_of(Some(old), new), scopes_gone(old, new)),
-            Some(_) => CausedRevocation::Nothing,
-        }
-    }
-
-    /// The revocation that a requested version causes, with its version number and the target that covers the upstream.
-    pub(crate) async fn asked_upstream_takes(&self, set: &UpstreamUpdated) -> Result<(u64, CausedRevocation, Target), Error> {
-        let new = Upstream::from_text(&set.text).map_err(|e| Fault::new(format!("a registration that was asked for: {e}")))?;
-        let old = self.standing_of(&set.name).await?;
-        let takes = self.upstream_takes(old.as_ref(), &Arc::new(new), set);
-        Ok((set.version, takes, Target::Upstream(set.name.as_str().into())))
+        let asking = ApprovalRequest { environment: &upstream.environment, reason, why: Vec::new() };
+        self.change_document(set, ChangePermission::Yes(who), asking, terms, reason).await
     }
 
     /// Decides which credentials of an upstream may stay under its new registration. A removed scope has a revocation target of its own. A
     /// credential that policy refuses under the old registration too, as far as that is known, is not attributed to the change.
-    fn look_of(&self, old: Option<&Arc<Upstream>>, new: &Arc<Upstream>) -> ExcessSearch {
+    fn look_of(&self, old: Option<Upstream>, new: Upstream) -> ExcessSearch {
         let set = self.catalog.now().policy(&new.environment).map(|p| p.set.clone());
-        let (verdicts, old, new) = (self.decider.verdicts.clone(), old.cloned(), new.clone());
+        let verdicts = self.decider.verdicts.clone();
         let records = set.as_ref().is_some_and(|set| reads_records(set));
         let name = new.name.as_str().into();
         let judge: ExcessJudge = Arc::new(move |held, now| {
@@ -312,17 +218,6 @@ impl Authority {
             if stays { ExcessVerdict::Stays } else { ExcessVerdict::Goes }
         });
         ExcessSearch { among: NarrowedKind::Upstream, name, since: Seq::ZERO, records, judge }
-    }
-
-    /// Completes the narrowing of a registration that a stop interrupted.
-    pub(crate) async fn finish_registration(&self, name: &str) -> Result<(), Error> {
-        let _one = self.changing.lock().await;
-        let Some((upstream, version)) = self.standing_of(name).await? else { return Ok(()) };
-        let Some(since) = version.narrows else { return Ok(()) };
-        let look = ExcessSearch { since, ..self.look_of(None, &upstream) };
-        let (who, whole) = (Author::Mayfly("narrowing goes on".to_owned()), Target::Upstream(name.into()));
-        self.finish_narrowing(look, version.version, &who, whole, NARROWED).await?;
-        Ok(())
     }
 
     /// Records that an owner of upstreams leaves: nothing is issued for these upstreams until another owner takes over, and what was issued
@@ -435,43 +330,46 @@ impl Authority {
     }
 
     /// A durable registration in effect.
-    async fn standing_of(&self, name: &str) -> Result<Option<(Arc<Upstream>, Arc<DocumentVersion>)>, Error> {
-        let Some(version) = self.ledger.settled(|s| s.upstreams.get(name).cloned()).await? else { return Ok(None) };
-        let upstream =
-            Upstream::from_text(&version.text).map_err(|e| Fault::new(format!("a registration in the ledger: {e}")))?;
-        Ok(Some((Arc::new(upstream), version)))
+    async fn standing_of(&self, name: &str) -> Result<Option<(Upstream, Arc<DocumentVersion>)>, Error> {
+        let Some(version) = self.document(DocumentTable::Upstreams, name).await? else { return Ok(None) };
+        Ok(Some((registered(&version)?, version)))
+    }
+}
+
+impl ManagedDocument for UpstreamUpdated {
+    const NARROWED: &'static str = "the registration was narrowed";
+
+    fn coarse(name: &str, _: u64) -> Target {
+        Target::Upstream(name.into())
     }
 
-    fn would_be(&self, set: &UpstreamUpdated, who: &Author) -> Arc<DocumentVersion> {
-        Arc::new(DocumentVersion {
-            version: set.version,
-            digest: mayfly_base::document::sha256(set.text.as_bytes()),
-            text: set.text.as_str().into(),
-            active: !set.disabled && !set.retired,
-            retired: set.retired,
-            seq: Seq::ZERO,
-            // A dry run shows the registration as if it took effect now.
-            at: self.system.wall(),
-            by: Some(Box::new(who.clone())),
-            claims: None,
-            owner_left: false,
-            due_told: false,
-            narrows: None,
+    async fn takes(&self, authority: &Authority) -> Result<CausedRevocation, Error> {
+        let new = Upstream::from_text(&self.text).map_err(|e| Fault::new(format!("a registration that was asked for: {e}")))?;
+        Ok(match authority.standing_of(&self.name).await? {
+            None => CausedRevocation::Nothing,
+            // A disabled or retired upstream keeps no credential, including those issued in the meantime, so no decision per credential is
+            // needed.
+            Some((_, before)) if self.disabled || self.retired => match before.active {
+                true => CausedRevocation::All,
+                false => CausedRevocation::Nothing,
+            },
+            Some((old, _)) if old.other_credentials(&new) => CausedRevocation::All,
+            Some((old, before)) if before.active => {
+                let gone = scopes_gone(&old, &new);
+                CausedRevocation::Found(authority.look_of(Some(old), new), gone)
+            }
+            Some(_) => CausedRevocation::Nothing,
         })
     }
 
-    /// The result of an earlier request with the same id, if there is one.
-    async fn registered_before(
-        &self,
-        who: &Author,
-        name: &str,
-        terms: &ChangeOptions,
-    ) -> Result<Option<RegistrationChangeResult>, Error> {
-        let Some(before) = self.remembered(&who.name(), &terms.named).await? else { return Ok(None) };
-        let hits = self.hit_before(&before, &terms.named).await?;
-        let found = self.standing_of(name).await?;
-        Ok(found.map(|(upstream, version)| RegistrationChangeResult { upstream, version, hits, beyond: 0 }))
+    async fn search(authority: &Authority, _: &str, version: &DocumentVersion) -> Result<ExcessSearch, Error> {
+        Ok(authority.look_of(None, registered(version)?))
     }
+}
+
+/// The registration in a version of the ledger.
+pub fn registered(version: &DocumentVersion) -> Result<Upstream, Fault> {
+    Upstream::from_text(&version.text).map_err(|e| Fault::new(format!("a registration in the ledger: {e}")))
 }
 
 /// The targets for scopes that a registration no longer has.

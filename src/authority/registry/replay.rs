@@ -17,8 +17,8 @@ use mayfly_ledger::reader::history::{HistoryRecord, ScanEnd};
 use mayfly_ledger::reader::history_query::HistoryQuery;
 use mayfly_ledger::reader::search::HistoryFilter;
 use mayfly_ledger::record::{
-    Author, CredentialIssued, Event, NameKind, Principal, RequestsRefused, SubjectClaims, TaskOpened, UpstreamUpdated,
-    main_objects,
+    Author, CredentialIssued, DocumentFields, DocumentTable, Event, NameKind, Principal, RequestsRefused, SubjectClaims,
+    TaskOpened, main_objects,
 };
 use mayfly_ledger::state::TaskSpec as TaskTerms;
 use mayfly_ledger::upstream::registry::{Kind, Upstream};
@@ -111,25 +111,20 @@ impl RecordedHistory {
                     *known = Some(of_opened(e));
                 }
             }
-            Some(Event::UpstreamSet(e)) => self.registration(e),
-            Some(Event::PolicySet(e)) if !e.audit_only && e.environment == self.environment => self.policy(e.version, &e.text),
-            Some(Event::ApprovalAsked(e)) => {
-                // The change of an approval is in its request.
-                match e.change.as_ref().and_then(|c| c.event()) {
-                    Some(Event::PolicySet(set)) if !set.audit_only && set.environment == self.environment => {
-                        self.policy(set.version, &set.text);
-                    }
-                    Some(Event::UpstreamSet(set)) => self.registration(&set),
-                    _ => {}
+            Some(event) => match event.document_in_history() {
+                Some(DocumentFields { table: DocumentTable::Upstreams, name, version, text, .. }) => {
+                    self.registration(name, version, text);
                 }
-            }
-            _ => {}
+                Some(d) if d.table == DocumentTable::Policies && d.name == self.environment => self.policy(d.version, d.text),
+                _ => {}
+            },
+            None => {}
         }
     }
 
-    fn registration(&mut self, e: &UpstreamUpdated) {
-        let known = self.upstreams.get_mut(&(e.name.clone(), e.version)).filter(|known| known.is_none());
-        known.into_iter().for_each(|known| *known = Some(e.text.clone()));
+    fn registration(&mut self, name: &str, version: u64, text: &str) {
+        let known = self.upstreams.get_mut(&(name.to_owned(), version)).filter(|known| known.is_none());
+        known.into_iter().for_each(|known| *known = Some(text.to_owned()));
     }
 
     fn policy(&mut self, version: u64, text: &str) {

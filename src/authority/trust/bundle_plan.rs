@@ -150,12 +150,12 @@ fn root(anchor: &TrustAnchor) -> RootDigest {
     *anchor.id().as_bytes()
 }
 
-/// Plans a proposal; `None` where it changes nothing. `elsewhere`: whether another trust domain has a root as well.
+/// Plans a proposal; `None` where it changes nothing. `in_other_domain`: whether another trust domain has a root as well.
 pub fn plan(
     domain: &TrustDomain,
     state: Option<&BundleState>,
     proposal: &BundleProposal,
-    elsewhere: impl Fn(&RootDigest) -> bool,
+    in_other_domain: impl Fn(&RootDigest) -> bool,
 ) -> Result<Option<PlannedBundle>, Error> {
     let before = CurrentBundle::of(domain, state)?;
     let (mut kept_out, mut kept_in) = (before.kept_out.clone(), before.kept_in.clone());
@@ -246,7 +246,7 @@ pub fn plan(
     let gone: Vec<TrustAnchor> = before.anchors().iter().filter(|a| !anchors.contains_key(&root(a))).cloned().collect();
     let fresh = |id: &RootDigest| !before.anchors().iter().any(|a| root(a) == *id);
     let added = anchors.iter().filter(|(id, _)| fresh(id)).map(|(_, a)| a.clone()).collect();
-    let targets = targets(domain, &gone.iter().map(root).collect::<Vec<_>>(), removed, elsewhere);
+    let targets = targets(domain, &gone.iter().map(root).collect::<Vec<_>>(), removed, in_other_domain);
     let jwt_added = jwt.iter().filter(|one| !before.jwt().contains(one)).map(|one| one.kid().to_owned()).collect();
     let (domain, removed) = (domain.clone(), gone);
     Ok(Some(PlannedBundle { domain, after, added, removed, targets, jwt_added, document, source, sequence, kept_out, kept_in }))
@@ -267,11 +267,11 @@ pub(super) fn targets(
     domain: &TrustDomain,
     gone: &[RootDigest],
     removed: bool,
-    elsewhere: impl Fn(&RootDigest) -> bool,
+    in_other_domain: impl Fn(&RootDigest) -> bool,
 ) -> Vec<Target> {
-    let shared = gone.iter().any(&elsewhere);
+    let shared = gone.iter().any(&in_other_domain);
     let whole = (removed || shared).then(|| Target::TrustDomain(domain.as_str().into()));
-    let roots = gone.iter().copied().filter(|id| !elsewhere(id)).map(Target::TrustAnchor);
+    let roots = gone.iter().copied().filter(|id| !in_other_domain(id)).map(Target::TrustAnchor);
     whole.into_iter().chain(roots).collect()
 }
 

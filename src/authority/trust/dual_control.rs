@@ -65,11 +65,7 @@ impl Authority {
         planned_on: u64,
     ) -> Result<(), Error> {
         let why = self.trust_widens(&change.domain, planned);
-        let alone = match may {
-            ChangePermission::Yes(who) if why.is_empty() => ChangePermission::Yes(who),
-            ChangePermission::Yes(who) | ChangePermission::With(who) => self.with_another(operator, who)?,
-        };
-        let ChangePermission::With(who) = alone else { return Ok(()) };
+        let ChangePermission::With(who) = self.permission(operator, may, !why.is_empty())? else { return Ok(()) };
         let set = BundleUpdated { planned_on: Some(planned_on), ..planned.set(&change.reason) };
         let event = |_: Seq| Event::BundleSet(set.clone());
         let of_change = revoke_excess::NarrowingChange {

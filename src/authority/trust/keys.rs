@@ -220,7 +220,7 @@ impl Authority {
         }
     }
 
-    async fn tend_line(&self, purpose: KeyPurpose, environment: &str) -> Result<(), Error> {
+    async fn rotate_due_keys(&self, purpose: KeyPurpose, environment: &str) -> Result<(), Error> {
         for _ in 0..STEPS {
             let keys = self.ledger.peek(|s| s.keys.clone());
             let plan = keyring::due(&keys, purpose, environment, self.system.wall());
@@ -247,23 +247,23 @@ pub async fn run_key_maintenance(authority: &Authority) {
     let _one = authority.changing.lock().await;
     for (environment, _) in compiled.environments().filter(|(name, _)| authority.decider.serves(name)) {
         for purpose in PURPOSES {
-            if let Err(error) = authority.tend_line(purpose, environment).await {
+            if let Err(error) = authority.rotate_due_keys(purpose, environment).await {
                 tracing::error!(%error, environment, purpose = keyring::purpose_name(purpose), "key rotation failed");
             }
         }
     }
     // Keys of no environment: those of the ledger, and of the server's own trust domain.
-    if let Err(error) = authority.tend_line(KeyPurpose::Checkpoint, "").await {
+    if let Err(error) = authority.rotate_due_keys(KeyPurpose::Checkpoint, "").await {
         tracing::error!(%error, "rotation of the checkpoint key failed");
     }
     if authority.own_domain.is_some()
-        && let Err(error) = authority.tend_line(KeyPurpose::X509Ca, "").await
+        && let Err(error) = authority.rotate_due_keys(KeyPurpose::X509Ca, "").await
     {
         tracing::error!(%error, "rotation of the own CA's key failed");
     }
     authority.shred_keys().await;
     drop(_one);
-    if let Err(error) = authority.tend_own_bundle().await {
+    if let Err(error) = authority.update_own_bundle().await {
         tracing::error!(%error, "the bundle of the own trust domain could not be updated with its keys");
     }
 }

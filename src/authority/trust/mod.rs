@@ -105,8 +105,8 @@ impl Authority {
         let bundles = view.read(|s| s.bundles.clone());
         let before = bundles.get(domain.as_str());
         let others = || bundles.iter().filter(|(name, b)| ***name != *domain.as_str() && !b.removed);
-        let elsewhere = |id: &RootDigest| others().any(|(_, b)| b.anchors.contains(id));
-        let Some(planned) = bundle_plan::plan(domain, before, &change.proposal, elsewhere)? else {
+        let in_other_domain = |id: &RootDigest| others().any(|(_, b)| b.anchors.contains(id));
+        let Some(planned) = bundle_plan::plan(domain, before, &change.proposal, in_other_domain)? else {
             return Ok(BundleChangeResult::default());
         };
         if planned.after.is_some() && others().count() >= limits::TRUST_DOMAINS {

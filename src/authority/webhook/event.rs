@@ -34,7 +34,7 @@ impl WebhookEvent {
 
     /// Adds the hits of a revocation: the same numbers that the operator got.
     pub fn hit(&mut self, hits: &RevocationHits) {
-        let RevocationHits { credentials, tasks, tasks_ended, callers, elsewhere: _ } = *hits;
+        let RevocationHits { credentials, tasks, tasks_ended, callers, at_upstreams: _ } = *hits;
         let hits = json!({ "credentials": credentials, "tasks": tasks, "tasks_ended": tasks_ended, "callers": callers });
         self.data.insert("hits".to_owned(), hits);
     }
@@ -140,7 +140,7 @@ pub fn webhook_event(record: &Record, state: &State) -> Option<WebhookEvent> {
     match record.event.as_ref().filter(|_| may_be_event(record))? {
         Event::ApprovalAsked(e) => Some(asked(e)),
         Event::ApprovalDecided(e) => Some(decided(e, record, state)),
-        Event::BreakGlass(e) => glass(e),
+        Event::BreakGlass(e) => break_glass(e),
         Event::Issued(e) => Some(used(e, state)),
         Event::Authorized(e) => e.decided.as_deref().map(|decided| authorized(e, decided, state)),
         Event::Refused(e) => Some(refused(e, state)),
@@ -286,7 +286,7 @@ fn decided(e: &ApprovalDecided, record: &Record, state: &State) -> WebhookEvent 
     told
 }
 
-fn glass(e: &BreakGlassStepTaken) -> Option<WebhookEvent> {
+fn break_glass(e: &BreakGlassStepTaken) -> Option<WebhookEvent> {
     let kind = match BreakGlassStep::try_from(e.step) {
         Ok(BreakGlassStep::Opened) => "break_glass.opened",
         Ok(BreakGlassStep::Joined) => "break_glass.joined",
@@ -303,8 +303,8 @@ fn glass(e: &BreakGlassStepTaken) -> Option<WebhookEvent> {
 /// The person of a break-glass task who acts with this SPIFFE ID.
 fn person_of(state: &State, task: Option<TaskId>, caller: &str) -> String {
     let root = task.map(|id| state.tasks.get(&id).and_then(|t| t.terms.path.first().copied()).unwrap_or(id));
-    let glass = root.and_then(|root| state.glasses.get(&root));
-    let party = glass.and_then(|g| g.people.iter().find(|p| *p.caller == *caller));
+    let break_glass = root.and_then(|root| state.break_glass_tasks.get(&root));
+    let party = break_glass.and_then(|g| g.people.iter().find(|p| *p.caller == *caller));
     party.map_or_else(|| caller.to_owned(), |party| party.who.name())
 }
 
@@ -329,7 +329,7 @@ fn authorized(e: &ActionAuthorized, decided: &CredentialIssued, state: &State) -
 fn of_task(state: &State, id: Option<TaskId>) -> EventEnvironment {
     let Some(id) = id else { return EventEnvironment::Unknown };
     let task = || state.tasks.get(&id).map(|t| t.terms.environment.to_string());
-    let known = state.glasses.get(&id).map(|g| g.environment.to_string()).or_else(task);
+    let known = state.break_glass_tasks.get(&id).map(|g| g.environment.to_string()).or_else(task);
     known.map_or(EventEnvironment::Unknown, EventEnvironment::In)
 }
 
@@ -344,17 +344,17 @@ fn refused(e: &RequestsRefused, state: &State) -> WebhookEvent {
 }
 
 fn closed(e: &TaskClosed, record: &Record, state: &State) -> Option<WebhookEvent> {
-    let glass = TaskId::from_slice(&e.task).and_then(|id| state.glasses.get(&id))?;
+    let break_glass = TaskId::from_slice(&e.task).and_then(|id| state.break_glass_tasks.get(&id))?;
     let outcome = TaskOutcome::try_from(e.outcome).map_or_else(|_| String::new(), |o| format!("{o:?}").to_lowercase());
-    Some(ended(glass, task_text(&e.task), &outcome, &e.reason, record))
+    Some(ended(break_glass, task_text(&e.task), &outcome, &e.reason, record))
 }
 
-fn ended(glass: &BreakGlassTask, task: String, outcome: &str, reason: &str, record: &Record) -> WebhookEvent {
+fn ended(break_glass: &BreakGlassTask, task: String, outcome: &str, reason: &str, record: &Record) -> WebhookEvent {
     let data = json!({
-        "task": task, "rights": *glass.rights, "people": glass.people.iter().map(|p| who(&p.who)).collect::<Vec<_>>(),
-        "outcome": outcome, "reason": reason, "by": author(record), "unreviewed": glass.joined() && glass.review.is_none(),
+        "task": task, "rights": *break_glass.rights, "people": break_glass.people.iter().map(|p| who(&p.who)).collect::<Vec<_>>(),
+        "outcome": outcome, "reason": reason, "by": author(record), "unreviewed": break_glass.joined() && break_glass.review.is_none(),
     });
-    WebhookEvent::new("break_glass.closed", EventEnvironment::In(glass.environment.to_string()), data)
+    WebhookEvent::new("break_glass.closed", EventEnvironment::In(break_glass.environment.to_string()), data)
 }
 
 fn held(e: &TaskHeld, state: &State) -> WebhookEvent {
@@ -401,11 +401,11 @@ fn place_of(targets: &[TargetRecord], state: &State) -> EventEnvironment {
 fn revoked(e: &TargetsRevoked, record: &Record, state: &State) -> WebhookEvent {
     // A revocation that closed a break-glass task is reported as that.
     let task = e.targets.iter().find_map(|t| match &t.aim {
-        Some(RecordedTarget::Task(id)) => TaskId::from_slice(id).and_then(|id| Some((id, state.glasses.get(&id)?))),
+        Some(RecordedTarget::Task(id)) => TaskId::from_slice(id).and_then(|id| Some((id, state.break_glass_tasks.get(&id)?))),
         _ => None,
     });
-    if let (Some((id, glass)), false, 1) = (task, e.lock_only, e.targets.len()) {
-        return ended(glass, id.to_string(), "revoked", &e.reason, record);
+    if let (Some((id, break_glass)), false, 1) = (task, e.lock_only, e.targets.len()) {
+        return ended(break_glass, id.to_string(), "revoked", &e.reason, record);
     }
     let data = json!({
         "targets": targets(&e.targets), "reason": e.reason, "by": author(record), "issued_only": e.issued_only,

@@ -27,7 +27,7 @@ fn every_type_is_one_that_some_record_is() {
             ..Default::default()
         })
     };
-    let glass = CredentialIssued { break_glass: true, environment: "prod".into(), ..Default::default() };
+    let break_glass = CredentialIssued { break_glass: true, environment: "prod".into(), ..Default::default() };
     let due =
         |of: DeadlineKind| Event::FellDue(DeadlineReached { of: of as i32, environment: "prod".into(), ..Default::default() });
     let decided = |given| Event::ApprovalDecided(ApprovalDecided { given, ..Default::default() });
@@ -40,7 +40,7 @@ fn every_type_is_one_that_some_record_is() {
         due(DeadlineKind::Approval),
         step(BreakGlassStep::Opened),
         step(BreakGlassStep::Joined),
-        Event::Issued(glass.into()),
+        Event::Issued(break_glass.into()),
         Event::Refused(RequestsRefused { break_glass: true, ..Default::default() }),
         step(BreakGlassStep::Reviewed),
         Event::TaskHeld(TaskHeld { rank: HoldRank::Policy as i32, ..Default::default() }),

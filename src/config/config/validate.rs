@@ -313,7 +313,7 @@ impl ConfigValidator<'_> {
 
     /// Reports environments that nobody could operate. Without the socket nobody could ever change that, since files are imported at a
     /// first start only; the uids of the socket may revoke and lock, and with `admin.single_operator` they may change every policy.
-    fn attended(&mut self, policy: &PolicySet) {
+    fn check_operators(&mut self, policy: &PolicySet) {
         let socket = self.config.listen.admin_socket.is_some();
         if socket && self.config.single_operator {
             return;
@@ -331,7 +331,7 @@ impl ConfigValidator<'_> {
 
     /// Checks that need all files: names in one file that another file must define.
     fn loaded(&mut self, loaded: &PolicyFileContents) {
-        self.attended(&loaded.policy);
+        self.check_operators(&loaded.policy);
         let environments = self.config.server.environments.clone();
         let known = |name: &str| environments.iter().any(|e| e == name);
         for warning in loaded.policy.warnings() {

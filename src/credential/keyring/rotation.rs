@@ -93,32 +93,32 @@ struct KeyGenerations<'a> {
     held: usize,
 }
 
-fn line<'a>(keys: &'a BTreeMap<Box<str>, ManagedKey>, purpose: KeyPurpose, environment: &str) -> KeyGenerations<'a> {
-    let mut line = KeyGenerations { next: None, active: None, retired: Vec::new(), held: 0 };
+fn generations<'a>(keys: &'a BTreeMap<Box<str>, ManagedKey>, purpose: KeyPurpose, environment: &str) -> KeyGenerations<'a> {
+    let mut generations = KeyGenerations { next: None, active: None, retired: Vec::new(), held: 0 };
     for (id, key) in keys.iter().filter(|(_, k)| k.purpose == purpose && *k.environment == *environment) {
         match key.state {
-            KeyState::Next => line.next = line.next.or(Some((id, key))),
-            KeyState::Active => line.active = line.active.or(Some((id, key))),
-            KeyState::Retired => line.retired.push((id, key)),
+            KeyState::Next => generations.next = generations.next.or(Some((id, key))),
+            KeyState::Active => generations.active = generations.active.or(Some((id, key))),
+            KeyState::Retired => generations.retired.push((id, key)),
             _ => continue,
         }
-        line.held += 1;
+        generations.held += 1;
     }
-    line
+    generations
 }
 
 /// The changes due for a purpose in an environment at `now` (the ledger's time). After finitely many plans have been carried out, nothing
 /// is due.
 pub fn due(keys: &BTreeMap<Box<str>, ManagedKey>, purpose: KeyPurpose, environment: &str, now: Millis) -> RotationPlan {
     let schedule = RotationSchedule::of(purpose);
-    let line = line(keys, purpose, environment);
+    let generations = generations(keys, purpose, environment);
     let mut plan = RotationPlan::default();
-    for (id, key) in &line.retired {
+    for (id, key) in &generations.retired {
         if now >= key.since.plus(schedule.verifies_ms) {
             plan.change.push(((*id).into(), KeyState::Removed, "what it signed has ended"));
         }
     }
-    match (line.active, line.next) {
+    match (generations.active, generations.next) {
         // There is no key yet, or the previous one was compromised: the new key must sign at once, without being published ahead.
         (None, None) => plan.make = Some(KeyState::Active),
         (None, Some((next, _))) => plan.change.push((next.into(), KeyState::Active, "there is no other")),
@@ -155,20 +155,20 @@ pub fn rotate(
     environment: &str,
     ahead_ms: u64,
 ) -> Result<RotationPlan, Refusal> {
-    let line = line(keys, purpose, environment);
-    if let Some((next, _)) = line.next {
+    let generations = generations(keys, purpose, environment);
+    if let Some((next, _)) = generations.next {
         let name = purpose_name(purpose);
         return Err(Refusal::new(
             Reason::KeyState,
             format!("a rotation of {name} in {environment} is in progress: key {next} becomes active next"),
         ));
     }
-    if line.held >= limits::KEYS {
+    if generations.held >= limits::KEYS {
         let wait = std::time::Duration::from_millis(limits::KEY_VERIFIES_MS);
         return Err(Refusal::limit("keys", limits::KEYS as u64, wait));
     }
     let mut plan = RotationPlan::default();
-    match line.active {
+    match generations.active {
         Some((old, _)) => follow(&mut plan, old, ahead_ms),
         None => plan.make = Some(KeyState::Active),
     }

@@ -50,18 +50,18 @@ impl ConcurrencyLimiter {
         }
         inside.all += 1;
         inside.at.insert(upstream.into(), here + 1);
-        Ok(ConcurrencyPermit { crowd: self.clone(), upstream: upstream.into() })
+        Ok(ConcurrencyPermit { limiter: self.clone(), upstream: upstream.into() })
     }
 }
 
 pub(super) struct ConcurrencyPermit {
-    crowd: Arc<ConcurrencyLimiter>,
+    limiter: Arc<ConcurrencyLimiter>,
     upstream: Box<str>,
 }
 
 impl Drop for ConcurrencyPermit {
     fn drop(&mut self) {
-        let mut inside = self.crowd.inside.lock();
+        let mut inside = self.limiter.inside.lock();
         inside.all = inside.all.saturating_sub(1);
         match inside.at.get_mut(&self.upstream) {
             Some(n) if *n > 1 => *n -= 1,
@@ -76,19 +76,19 @@ mod tests {
 
     #[test]
     fn places_are_bounded_in_all_and_at_each_and_given_back() {
-        let crowd = ConcurrencyLimiter::new(
+        let limiter = ConcurrencyLimiter::new(
             ConcurrencyLimit { name: "in_all", places: 3 },
             ConcurrencyLimit { name: "at_one", places: 2 },
         );
         let rule = |no: Result<ConcurrencyPermit, Refusal>| no.err().map(|no| (no.rule, no.retry_after.is_some()));
-        let (a, _b) = (crowd.enter("a").unwrap(), crowd.enter("a").unwrap());
-        assert_eq!(rule(crowd.enter("a")), Some((Some("at_one".into()), true)));
-        let _c = crowd.enter("b").unwrap();
-        assert_eq!(rule(crowd.enter("c")), Some((Some("in_all".into()), true)));
+        let (a, _b) = (limiter.enter("a").unwrap(), limiter.enter("a").unwrap());
+        assert_eq!(rule(limiter.enter("a")), Some((Some("at_one".into()), true)));
+        let _c = limiter.enter("b").unwrap();
+        assert_eq!(rule(limiter.enter("c")), Some((Some("in_all".into()), true)));
         drop(a);
-        drop(crowd.enter("a").unwrap());
-        assert_eq!((crowd.room("a"), crowd.room("b"), crowd.room("c")), (1, 1, 1), "one is free in all");
-        drop(crowd.enter("c").unwrap());
-        assert_eq!(crowd.inside.lock().at.len(), 2, "who is nowhere is forgotten");
+        drop(limiter.enter("a").unwrap());
+        assert_eq!((limiter.room("a"), limiter.room("b"), limiter.room("c")), (1, 1, 1), "one is free in all");
+        drop(limiter.enter("c").unwrap());
+        assert_eq!(limiter.inside.lock().at.len(), 2, "who is nowhere is forgotten");
     }
 }

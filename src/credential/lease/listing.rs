@@ -42,11 +42,11 @@ impl<D: LeaseLedger> LeaseDriver<D> {
 
     /// The number of leases with failed attempts of this process.
     pub fn failing(&self) -> usize {
-        self.desk.failing()
+        self.queue.failing()
     }
 
     fn listed(&self, id: LeaseId, lease: Lease, standing: LeaseStatus) -> ListedLease {
-        let progress = self.desk.progress(id);
+        let progress = self.queue.progress(id);
         let next_in_ms = progress.next_at.saturating_sub(self.system.steady());
         ListedLease { id, lease, standing, attempts: progress.attempts, last: progress.last, next_in_ms }
     }

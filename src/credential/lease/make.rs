@@ -16,7 +16,7 @@ use mayfly_verify::seq::{CredentialId, LeaseId};
 
 /// Refuses an irrevocable credential of a kind that is always revocable; an upstream's answer must not change that.
 pub(super) fn fitting(kind: CredentialKind, made: UpstreamCredential) -> Result<UpstreamCredential, Fault> {
-    match made.irrevocable && !kind.line().may_be_irrevocable {
+    match made.irrevocable && !kind.entry().may_be_irrevocable {
         true => Err(Fault::new(format!("an upstream made an irrevocable credential of kind {}", kind.name()))),
         false => Ok(made),
     }
@@ -50,7 +50,7 @@ impl<D: LeaseLedger> LeaseDriver<D> {
 
         let place = self.making.enter(&parts.draft.upstream)?;
         let system = self.system.clone();
-        let mut making = self.desk.making(lease, move || system.steady());
+        let mut making = self.queue.making(lease, move || system.steady());
         self.open(lease, &named, &parts).await?;
         let made = self.ask(&*remote, &order(credential, lease, &named.handle, &parts), &mut making).await;
         drop(place);

@@ -196,9 +196,9 @@ pub struct ConnectorSettings {
 /// Makes credentials under leases, and undoes leases.
 pub struct LeaseDriver<D> {
     durable: Arc<D>,
-    elsewhere: ConnectorSettings,
+    connectors: ConnectorSettings,
     system: System,
-    desk: Arc<WorkerQueue>,
+    queue: Arc<WorkerQueue>,
     inbox: EventQueue,
     making: Arc<ConcurrencyLimiter>,
     undoing: Arc<ConcurrencyLimiter>,
@@ -206,9 +206,9 @@ pub struct LeaseDriver<D> {
 
 impl<D: LeaseLedger> LeaseDriver<D> {
     /// Creates the leases of a process. There is one instance per process.
-    pub fn new(durable: Arc<D>, elsewhere: ConnectorSettings, system: System) -> Arc<LeaseDriver<D>> {
+    pub fn new(durable: Arc<D>, connectors: ConnectorSettings, system: System) -> Arc<LeaseDriver<D>> {
         let most = |name, places| ConcurrencyLimit { name, places };
-        let places = elsewhere.places;
+        let places = connectors.places;
         let making = ConcurrencyLimiter::new(
             most("leases_making", places.making),
             most("leases_making_per_upstream", places.making_per_upstream),
@@ -217,27 +217,35 @@ impl<D: LeaseLedger> LeaseDriver<D> {
             most("leases_undoing", places.undoing),
             most("leases_undoing_per_upstream", places.undoing_per_upstream),
         );
-        Arc::new(LeaseDriver { durable, elsewhere, system, desk: Arc::default(), inbox: EventQueue::default(), making, undoing })
+        Arc::new(LeaseDriver {
+            durable,
+            connectors,
+            system,
+            queue: Arc::default(),
+            inbox: EventQueue::default(),
+            making,
+            undoing,
+        })
     }
 
     /// Time limits.
     pub fn timing(&self) -> &LeaseTiming {
-        &self.elsewhere.timing
+        &self.connectors.timing
     }
 
     /// How many calls may be in progress at once.
     pub fn places(&self) -> &LeaseConcurrency {
-        &self.elsewhere.places
+        &self.connectors.places
     }
 
     /// Whether any kind is made at an upstream.
     pub fn any_kind(&self) -> bool {
-        !self.elsewhere.remotes.is_empty()
+        !self.connectors.remotes.is_empty()
     }
 
     /// The implementation that makes a kind. Refused with NOT_SERVED, before anything is done, where this server has none.
     pub fn maker(&self, kind: CredentialKind) -> Result<&Arc<dyn UpstreamConnector>, Refusal> {
-        self.elsewhere.remotes.of(kind).ok_or_else(|| {
+        self.connectors.remotes.of(kind).ok_or_else(|| {
             Refusal::new(Reason::NotServed, format!("credentials of kind {} are not made by this server", kind.name()))
         })
     }

@@ -59,7 +59,7 @@ impl<D: LeaseLedger> LeaseDriver<D> {
                 }
             };
             tokio::select! {
-                () = self.desk.wake.notified() => {}
+                () = self.queue.wake.notified() => {}
                 Some(_) = running.join_next(), if full => {}
                 () = tokio::time::sleep(Duration::from_millis(wait.max(1))) => {}
             }
@@ -69,23 +69,23 @@ impl<D: LeaseLedger> LeaseDriver<D> {
     /// Notes the events of durable records, in order, and wakes the undoing task where they end something. Never waits.
     pub fn follow<'a>(&self, records: impl Iterator<Item = &'a Record>) {
         if self.inbox.note(records) {
-            self.desk.wake.notify_one();
+            self.queue.wake.notify_one();
         }
     }
 
     /// Checks every lease now, including leases that are not due.
     pub fn look_at_all(&self) {
         self.inbox.read_again();
-        self.desk.wake.notify_one();
+        self.queue.wake.notify_one();
     }
 
     /// Retries a lease at once.
     pub fn retry(&self, lease: LeaseId) {
-        self.desk.retry(lease);
+        self.queue.retry(lease);
     }
 
     /// Makes one attempt at every lease that is due. Returns the time until the next lease is due, in milliseconds.
-    pub async fn round(self: &Arc<Self>) -> Result<u64, Error> {
+    pub async fn undo_due(self: &Arc<Self>) -> Result<u64, Error> {
         let mut running = JoinSet::new();
         while self.begin(&mut running).await?.full {
             while running.join_next().await.is_some() {}
@@ -98,17 +98,18 @@ impl<D: LeaseLedger> LeaseDriver<D> {
     async fn begin(self: &Arc<Self>, running: &mut JoinSet<()>) -> Result<UndoPass, Error> {
         self.take_in().await?;
         loop {
-            let taken = self.desk.take(self.durable.now(), self.system.steady(), |upstream| self.undoing.room(upstream));
+            let taken = self.queue.take(self.durable.now(), self.system.steady(), |upstream| self.undoing.room(upstream));
             if taken.is_empty() {
                 break;
             }
             for (id, lease, found) in self.look(taken).await? {
                 let (now, steady) = (self.durable.now(), self.system.steady());
-                let NextStep::Undo(cause, given) = self.desk.decide(id, &lease, found, now, steady, self.timing().look_ms) else {
+                let NextStep::Undo(cause, given) = self.queue.decide(id, &lease, found, now, steady, self.timing().look_ms)
+                else {
                     continue;
                 };
                 let Ok(place) = self.undoing.enter(&lease.upstream) else {
-                    self.desk.no_place(id, &lease.upstream, steady);
+                    self.queue.no_place(id, &lease.upstream, steady);
                     continue;
                 };
                 let this = self.clone();
@@ -116,7 +117,7 @@ impl<D: LeaseLedger> LeaseDriver<D> {
                     this.attempt(id, lease, cause, given).await;
                     drop(place);
                     // Another lease may be waiting for this place.
-                    this.desk.wake.notify_one();
+                    this.queue.wake.notify_one();
                 });
             }
         }
@@ -133,14 +134,14 @@ impl<D: LeaseLedger> LeaseDriver<D> {
             loop {
                 let page = self.durable.settled(|s| page(s, after, limits::LEASES_LOOK, |_, _| Some(()))).await;
                 let page = page.inspect_err(|_| self.inbox.read_again())?;
-                self.desk.learn(page.found.iter().map(|(id, ..)| *id));
+                self.queue.learn(page.found.iter().map(|(id, ..)| *id));
                 after = page.last;
                 if after.is_none() {
                     break;
                 }
             }
         }
-        if !self.desk.take_in(news) {
+        if !self.queue.take_in(news) {
             self.inbox.rest();
         }
         Ok(())
@@ -153,12 +154,12 @@ impl<D: LeaseLedger> LeaseDriver<D> {
             let one = |id: &LeaseId| s.leases.get(id).map(|lease| (Lease::clone(lease), found(s, lease, now, left)));
             taken.iter().map(|id| (*id, one(id))).collect()
         };
-        let looked = self.durable.settled(read).await.inspect_err(|_| self.desk.put_back(&taken))?;
+        let looked = self.durable.settled(read).await.inspect_err(|_| self.queue.put_back(&taken))?;
         let mut open = Vec::with_capacity(looked.len());
         for (id, known) in looked {
             match known {
                 Some((lease, found)) => open.push((id, lease, found)),
-                None => self.desk.forget(id),
+                None => self.queue.forget(id),
             }
         }
         Ok(open)
@@ -166,14 +167,14 @@ impl<D: LeaseLedger> LeaseDriver<D> {
 
     /// The time until the next known lease is due, in milliseconds, and whether a lease is due but has no place.
     fn next(&self) -> (u64, bool) {
-        let (next, full) = self.desk.next(self.durable.now(), self.system.steady(), |upstream| self.undoing.room(upstream));
+        let (next, full) = self.queue.next(self.durable.now(), self.system.steady(), |upstream| self.undoing.room(upstream));
         (next.map_or(self.timing().look_ms, |wait| wait.min(self.timing().look_ms)), full)
     }
 
     async fn attempt(&self, id: LeaseId, lease: Lease, cause: UndoCause, given: Option<UndoRequest>) {
         match self.undo(id, &lease, cause, given).await {
-            Ok(UndoResult::Closed) => self.desk.forget(id),
-            Ok(UndoResult::Watch(ms)) => self.desk.later(id, &lease.upstream, self.system.steady().saturating_add(ms)),
+            Ok(UndoResult::Closed) => self.queue.forget(id),
+            Ok(UndoResult::Watch(ms)) => self.queue.later(id, &lease.upstream, self.system.steady().saturating_add(ms)),
             Err(why) => {
                 tracing::warn!(
                     lease = %id,
@@ -182,13 +183,13 @@ impl<D: LeaseLedger> LeaseDriver<D> {
                     %why,
                     "a credential could not be undone at its upstream yet"
                 );
-                self.desk.failed(id, &lease.upstream, brief(&why), self.system.steady(), self.timing());
+                self.queue.failed(id, &lease.upstream, brief(&why), self.system.steady(), self.timing());
             }
         }
     }
 
     async fn undo(&self, id: LeaseId, lease: &Lease, cause: UndoCause, given: Option<UndoRequest>) -> Result<UndoResult, String> {
-        let remote = CredentialKind::from_number(lease.kind).and_then(|k| self.elsewhere.remotes.of(k));
+        let remote = CredentialKind::from_number(lease.kind).and_then(|k| self.connectors.remotes.of(k));
         let remote = remote.ok_or_else(|| format!("credential kind {} is not served here", lease.kind))?;
         if !lease.issued && given.is_none_or(|g| g.proposed) {
             self.bar(lease.credential).await.map_err(|no| format!("its issuance could not be barred: {no}"))?;

@@ -89,7 +89,7 @@ impl WorkerQueue {
     /// Marks the lease as being made. The guard reports the result, also when it is dropped.
     pub fn making(self: &Arc<WorkerQueue>, lease: LeaseId, steady: impl Fn() -> u64 + Send + Sync + 'static) -> CreationGuard {
         self.inner.lock().entries.entry(lease).or_default().making = true;
-        CreationGuard { desk: self.clone(), lease, fate: CreationResult::NeverMade, steady: Box::new(steady), done: false }
+        CreationGuard { queue: self.clone(), lease, fate: CreationResult::NeverMade, steady: Box::new(steady), done: false }
     }
 
     /// Processes news from records. Returns whether an open lease is known.
@@ -246,7 +246,7 @@ impl Inner {
 
 /// Held while a credential is made and until it is handed out. Dropping it hands the lease over to be undone.
 pub(super) struct CreationGuard {
-    desk: Arc<WorkerQueue>,
+    queue: Arc<WorkerQueue>,
     lease: LeaseId,
     pub fate: CreationResult,
     steady: Box<dyn Fn() -> u64 + Send + Sync>,
@@ -259,7 +259,7 @@ impl CreationGuard {
         match outcome {
             MintOutcome::Revealed => {
                 self.done = true;
-                self.desk.inner.lock().entries.remove(&self.lease);
+                self.queue.inner.lock().entries.remove(&self.lease);
             }
             MintOutcome::Dropped { proposed } => self.give(proposed),
         }
@@ -267,7 +267,7 @@ impl CreationGuard {
 
     fn give(&mut self, proposed: bool) {
         self.done = true;
-        self.desk.give(self.lease, UndoRequest { fate: self.fate, proposed, at: (self.steady)() });
+        self.queue.give(self.lease, UndoRequest { fate: self.fate, proposed, at: (self.steady)() });
     }
 }
 

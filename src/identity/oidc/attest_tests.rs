@@ -259,6 +259,6 @@ fn a_rule_that_stands_behind_a_wider_one_is_found() {
     assert!(!main.includes(&wide, hub) && !wide.includes(&tags, hub) && !wide.includes(&other, hub));
     // The wide rule does not name `event_name`, so it does not cover pull requests.
     assert!(!wide.includes(&requests, hub));
-    let elsewhere = AttestationRule { issuer: "lab".into(), ..main };
-    assert!(!wide.includes(&elsewhere, hub));
+    let other_issuer = AttestationRule { issuer: "lab".into(), ..main };
+    assert!(!wide.includes(&other_issuer, hub));
 }

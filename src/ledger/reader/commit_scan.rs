@@ -269,10 +269,10 @@ fn own<'a>(entry: &Entry<'a>) -> Option<IssuanceNames<'a>> {
 
 impl Ledger {
     /// As [`Ledger::steps`], with scanned commits.
-    pub(crate) fn glimpses(&self, from: LogCursor, bytes: usize) -> Result<Option<Vec<ScannedCommit>>, Fault> {
+    pub(crate) fn scan_commits(&self, from: LogCursor, bytes: usize) -> Result<Option<Vec<ScannedCommit>>, Fault> {
         self.each_of(from, bytes, |position, before, bytes| {
-            let glimpse = ScannedCommit::of(position, before, bytes)?;
-            Ok((glimpse.last, glimpse))
+            let scanned = ScannedCommit::of(position, before, bytes)?;
+            Ok((scanned.last, scanned))
         })
     }
 }
@@ -339,7 +339,7 @@ mod tests {
         for records in [&all[..2], &all[2..], &all[..], &all[5..6], &all[81..]] {
             let bytes = Bytes::from(pack(1, WriterHead::START, Millis(5), records.iter()).0);
             let before = Seq::start_of(1);
-            let glimpse = ScannedCommit::of(7, before, &bytes).unwrap();
+            let scanned = ScannedCommit::of(7, before, &bytes).unwrap();
             let opened = EncodedCommit::from_bytes(&bytes).unwrap();
             let whole = seen(|see| (0..opened.records.len()).for_each(|n| names(&opened.record(n).unwrap(), see)));
             let shown = seen(|see| {
@@ -347,11 +347,11 @@ mod tests {
                     RecordName::Text(sort, name) => see(sort, name),
                     RecordName::Digest(digest) => see(NameKind::Other, &data_encoding::HEXLOWER.encode(digest)),
                 };
-                glimpse.names(text).unwrap();
+                scanned.names(text).unwrap();
             });
             assert_eq!(shown, whole);
             assert_eq!(
-                (glimpse.leaf, glimpse.last),
+                (scanned.leaf, scanned.last),
                 (opened.leaf(), crate::reader::log_reader::last_seq_of(&opened, before).unwrap())
             );
         }
@@ -366,11 +366,11 @@ mod tests {
         let of = |record: &Record, name: &str| matches!(&record.event, Some(Event::Issued(e)) if e.upstream == name);
         for records in [&all[..], &all[1..4], &all[..1]] {
             let bytes = Bytes::from(pack(1, WriterHead::START, Millis(5), records.iter()).0);
-            let glimpse = ScannedCommit::of(7, Seq::start_of(1), &bytes).unwrap();
+            let scanned = ScannedCommit::of(7, Seq::start_of(1), &bytes).unwrap();
             let opened = EncodedCommit::from_bytes(&bytes).unwrap();
             for name in ["mail", "git", "none"] {
                 let asked = std::cell::Cell::new(0);
-                let any = glimpse.any(|record| {
+                let any = scanned.any(|record| {
                     asked.set(asked.get() + 1);
                     of(record, name)
                 });
@@ -387,12 +387,12 @@ mod tests {
         for end in 0..bytes.len() {
             let cut = Bytes::copy_from_slice(&bytes[..end]);
             // The bytes may be well-formed but hold fewer records than the header says; reading them must not panic.
-            let _ = ScannedCommit::of(1, Seq::ZERO, &cut).map(|glimpse| glimpse.names(&mut |_| {}));
+            let _ = ScannedCommit::of(1, Seq::ZERO, &cut).map(|scanned| scanned.names(&mut |_| {}));
         }
         for byte in 0..bytes.len() {
             let mut bad = bytes.clone();
             bad[byte] ^= 0x55;
-            let _ = ScannedCommit::of(1, Seq::ZERO, &bad.into()).map(|glimpse| glimpse.names(&mut |_| {}));
+            let _ = ScannedCommit::of(1, Seq::ZERO, &bad.into()).map(|scanned| scanned.names(&mut |_| {}));
         }
         assert!(ScannedCommit::of(1, Seq::ZERO, &Bytes::new()).is_err());
     }

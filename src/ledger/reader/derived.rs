@@ -119,7 +119,7 @@ impl Ledger {
     }
 
     /// Wakes the thread to index new commits at once; with `hurry`, everything that the index lacks is built without pauses.
-    pub(crate) fn tend_index(&self, hurry: bool) {
+    pub(crate) fn wake_index(&self, hurry: bool) {
         if hurry {
             self.inner.derived.hurry.store(true, Ordering::Relaxed);
         }
@@ -129,7 +129,7 @@ impl Ledger {
     }
 
     /// Wakes the thread to extend the tree at once; if a proof found the tree damaged, the tree is rebuilt.
-    pub fn tend_tree(&self, damaged: Option<&ProofError>) {
+    pub fn wake_tree(&self, damaged: Option<&ProofError>) {
         if let Some(ProofError::Damaged(what)) = damaged {
             tracing::warn!(what, "the Merkle tree over the history is damaged and is rebuilt");
             self.inner.derived.rebuild.store(true, Ordering::Relaxed);
@@ -160,7 +160,7 @@ impl Deriver {
     fn run(mut self) {
         while !self.stopping() {
             let watch = Stopwatch::start();
-            let more = self.round().unwrap_or_else(|why| {
+            let more = self.process_piece().unwrap_or_else(|why| {
                 if self.said != why {
                     tracing::warn!(why, "the Merkle tree over the history could not be extended; it is retried");
                     self.said = why;
@@ -216,7 +216,7 @@ impl Deriver {
     }
 
     /// Processes one piece of the durable log. Returns true when there may be more.
-    fn round(&mut self) -> Result<bool, String> {
+    fn process_piece(&mut self) -> Result<bool, String> {
         if self.inner.broken() {
             return Ok(false);
         }
@@ -231,7 +231,7 @@ impl Deriver {
         let tail = self.tail()?;
         let place = self.place.filter(|place| place.position <= tail.position).unwrap_or(tail);
         let ledger = Ledger { inner: self.inner.clone() };
-        let Some(steps) = ledger.glimpses(place, limits::READER_BYTES).map_err(|e| e.to_string())? else {
+        let Some(steps) = ledger.scan_commits(place, limits::READER_BYTES).map_err(|e| e.to_string())? else {
             return Ok(self.overtaken());
         };
         self.grow(&steps)?;
@@ -333,8 +333,8 @@ impl Deriver {
 
     /// Continues with a missing part of the index. Returns true when there may be more to do.
     fn fill(&mut self, ledger: &Ledger) -> Result<bool, String> {
-        let lately = |failed: &Stopwatch| failed.us() < limits::INDEX_RETRY_MS * 1000;
-        if self.inner.room() != DiskSpace::Plenty || self.unfilled.as_ref().is_some_and(lately) {
+        let recent = |failed: &Stopwatch| failed.us() < limits::INDEX_RETRY_MS * 1000;
+        if self.inner.room() != DiskSpace::Plenty || self.unfilled.as_ref().is_some_and(recent) {
             return Ok(false);
         }
         if self.hole.is_none() {
@@ -346,7 +346,7 @@ impl Deriver {
             self.hole = until.map(|until| (self.building(place), until));
         }
         let Some((mut built, until)) = self.hole.take() else { return Ok(false) };
-        let steps = ledger.glimpses(built.place(), limits::READER_BYTES).map_err(|e| e.to_string())?;
+        let steps = ledger.scan_commits(built.place(), limits::READER_BYTES).map_err(|e| e.to_string())?;
         let mut full = false;
         for step in steps.unwrap_or_default().iter().filter(|step| step.position < until) {
             full = built.take(step).map_err(|e| format!("commit {}: {e}", step.position))?;

@@ -95,7 +95,7 @@ pub struct HistoryQuery {
 impl HistoryQuery {
     /// A query over the records between two places: the oldest that is kept, and the durable end.
     pub fn new(ledger: &Ledger, (oldest, end): (LogCursor, LogCursor), stop: CancelFlag) -> HistoryQuery {
-        ledger.tend_index(false);
+        ledger.wake_index(false);
         let (left, unseen) = (Cell::new(limits::LOOK_BYTES), Cell::new(None));
         HistoryQuery { ledger: ledger.clone(), oldest, end, stop, left, watch: Stopwatch::start(), unseen }
     }
@@ -120,7 +120,7 @@ impl HistoryQuery {
         match self.unseen() {
             None => Ok(()),
             Some(QueryGap::NotIndexed { covered, commits }) => {
-                self.ledger.tend_index(true);
+                self.ledger.wake_index(true);
                 let percent = covered.saturating_mul(100) / commits.max(1);
                 let why = format!(
                     "{what} is not in the part of history that the index covers: it is being built, {percent} % of {commits} commits are in it"
@@ -251,7 +251,7 @@ impl HistoryQuery {
                 return Ok(false);
             }
             // The commits were removed in the meantime.
-            let Some(commits) = self.ledger.glimpses(place, limits::READER_BYTES)? else { return Ok(true) };
+            let Some(commits) = self.ledger.scan_commits(place, limits::READER_BYTES)? else { return Ok(true) };
             let Some(newest) = commits.last() else { return Ok(true) };
             place = LogCursor { position: newest.position + 1, seq: newest.last };
             for commit in commits.iter().filter(|commit| commit.position < stretch.end.position) {

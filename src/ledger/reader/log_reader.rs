@@ -118,9 +118,9 @@ impl Ledger {
         wanted: impl Fn(&Record) -> bool,
     ) -> Result<Option<Vec<ExaminedCommit>>, Fault> {
         self.each_of(from, bytes, |position, before, bytes| {
-            let glimpse = ScannedCommit::of(position, before, bytes)?;
-            let last = glimpse.last;
-            let step = match glimpse.any(&wanted)? {
+            let scanned = ScannedCommit::of(position, before, bytes)?;
+            let last = scanned.last;
+            let step = match scanned.any(&wanted)? {
                 true => Some(LogCommit { position, before, last, commit: EncodedCommit::from_bytes(bytes)? }),
                 false => None,
             };
@@ -162,7 +162,7 @@ impl Ledger {
     fn indexed_place_of(&self, seq: Seq) -> Result<Option<LogCursor>, Fault> {
         let Some(mut place) = self.inner.derived.index.lock().place_of(seq) else { return Ok(None) };
         while place.seq < seq {
-            let steps = self.glimpses(place, mayfly_base::limits::READER_BYTES)?.unwrap_or_default();
+            let steps = self.scan_commits(place, mayfly_base::limits::READER_BYTES)?.unwrap_or_default();
             let Some(last) = steps.last() else { return Ok(None) };
             if let Some(of) = steps.iter().find(|step| step.last > seq) {
                 return Ok(Some(LogCursor { position: of.position, seq: of.before }));

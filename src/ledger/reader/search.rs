@@ -162,10 +162,10 @@ pub(crate) fn search(
             out.looked_bytes += entry.bytes.len();
             out.looked_commits += 1;
             let damaged = |e| Fault::new(format!("commit {}: {e}", entry.at));
-            let glimpse = ScannedCommit::ending(entry.at, seq, &entry.bytes).map_err(damaged)?;
-            let before_it = glimpse.before;
+            let scanned = ScannedCommit::ending(entry.at, seq, &entry.bytes).map_err(damaged)?;
+            let before_it = scanned.before;
             // Most commits of a block contain no match: those are neither hashed nor decoded.
-            if asked.may_be_in(&glimpse).map_err(damaged)? {
+            if asked.may_be_in(&scanned).map_err(damaged)? {
                 let commit = EncodedCommit::from_bytes(&entry.bytes).map_err(damaged)?;
                 let at = Millis(commit.header.time);
                 let fitting = fitting(&commit, filter, before_it, from.before).map_err(damaged)?;
@@ -182,7 +182,7 @@ pub(crate) fn search(
                 }
             }
             // The records of a commit are consecutive.
-            let first = seq.as_u64().saturating_sub(u64::from(glimpse.header.records).saturating_sub(1));
+            let first = seq.as_u64().saturating_sub(u64::from(scanned.header.records).saturating_sub(1));
             out.reached = Seq::from_u64(first).unwrap_or(seq).min(out.reached);
             if before_it == Seq::ZERO || filter.seq.is_some_and(|wanted| wanted > before_it) {
                 return Ok(out);

@@ -3,7 +3,9 @@
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
-use super::{Allowance, BindingUpdated, BundleUpdated, Event, PolicySetUpdated, Principal, TaskOpened, UpstreamUpdated};
+use super::{
+    Allowance, BindingUpdated, BundleUpdated, Event, PolicySetUpdated, Principal, TaskOpened, UpstreamUpdated, VersionedDocument,
+};
 
 /// The kind of action that an approval permits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord, Hash, prost::Enumeration, Serialize, Deserialize)]
@@ -214,12 +216,12 @@ impl RequestedTask {
 impl ProposedChangeRecord {
     /// The event that records the change once it takes effect.
     pub fn event(&self) -> Option<Event> {
-        match self.to.as_ref()? {
-            ProposedChange::Policy(set) => Some(Event::PolicySet(set.clone())),
-            ProposedChange::Binding(set) => Some(Event::BindingSet(set.clone())),
-            ProposedChange::Upstream(set) => Some(Event::UpstreamSet(set.clone())),
-            ProposedChange::Bundle(set) => Some(Event::BundleSet(BundleUpdated::clone(set))),
-        }
+        Some(match self.to.clone()? {
+            ProposedChange::Policy(set) => set.into_event(),
+            ProposedChange::Binding(set) => set.into_event(),
+            ProposedChange::Upstream(set) => set.into_event(),
+            ProposedChange::Bundle(set) => Event::BundleSet(*set),
+        })
     }
 }
 

@@ -253,7 +253,7 @@ impl Namer<'_> {
                 self.upstream(&e.upstream);
             }
             Event::LeaseClosed(e) => self.lease(&e.lease),
-            Event::BreakGlass(e) => self.glass(e),
+            Event::BreakGlass(e) => self.break_glass(e),
             Event::LoggedIn(e) => self.logged_in(e),
             Event::LoggedOut(e) => self.credential(&e.credential),
             Event::FellDue(e) => self.due(e),
@@ -265,26 +265,23 @@ impl Namer<'_> {
         }
     }
 
+    fn document(&mut self, table: Option<DocumentTable>, name: &str) {
+        match table {
+            Some(DocumentTable::Policies | DocumentTable::ShadowPolicies) => self.environment(name),
+            Some(DocumentTable::Upstreams) => self.upstream(name),
+            Some(DocumentTable::Bindings) | None => self.other(name),
+        }
+    }
+
     fn registry(&mut self, event: &Event) {
+        if let Some(document) = event.document() {
+            self.document(Some(document.table), document.name);
+            self.hex(document.digest);
+            return;
+        }
         match event {
-            Event::PolicySet(e) => {
-                self.environment(&e.environment);
-                self.hex(&e.digest);
-            }
-            Event::UpstreamSet(e) => {
-                self.upstream(&e.name);
-                self.hex(&e.digest);
-            }
-            Event::BindingSet(e) => {
-                self.other(&e.name);
-                self.hex(&e.digest);
-            }
             Event::OwnerLeft(e) => self.who(&e.owner),
-            Event::Narrowed(e) => match NarrowedKind::try_from(e.what) {
-                Ok(NarrowedKind::Upstream) => self.upstream(&e.name),
-                Ok(NarrowedKind::Policy) => self.environment(&e.name),
-                _ => self.other(&e.name),
-            },
+            Event::Narrowed(e) => self.document(DocumentTable::narrowed(e.what), &e.name),
             Event::PolicyDiffered(e) => {
                 self.environment(&e.environment);
                 self.who(&e.caller);

@@ -65,7 +65,7 @@ fn a_revocation_is_found_by_what_it_aims_at() {
 #[test]
 fn break_glass_is_found_by_its_task_its_people_and_its_rights() {
     let person = |sub: &str| Principal { issuer: "https://idp.example".into(), sub: sub.into() };
-    let glass = BreakGlassStepTaken {
+    let break_glass = BreakGlassStepTaken {
         task: vec![2; 16],
         people: vec![person("ada"), person("grace")],
         rights: "orders-down".into(),
@@ -74,7 +74,7 @@ fn break_glass_is_found_by_its_task_its_people_and_its_rights() {
         ancestor: vec![4; 16],
         ..BreakGlassStepTaken::default()
     };
-    let found = all_of(&Record::new(Author::Person(person("grace")), Event::BreakGlass(glass)));
+    let found = all_of(&Record::new(Author::Person(person("grace")), Event::BreakGlass(break_glass)));
     let has = |sort, text: &str| assert!(found.contains(&(sort, text.to_owned())), "{text}: {found:?}");
     has(NameKind::Task, &TaskId::from_bytes([2; 16]).to_string());
     has(NameKind::Other, "https://idp.example#ada");

@@ -133,7 +133,7 @@ impl Keeper {
     fn run(mut self) {
         let mut said = String::new();
         while !self.stopping() {
-            let more = self.round().unwrap_or_else(|why| {
+            let more = self.remove_due().unwrap_or_else(|why| {
                 let why = why.to_string();
                 if said != why {
                     tracing::warn!(%why, "old commits could not be removed; it is retried");
@@ -152,7 +152,7 @@ impl Keeper {
     }
 
     /// Removes the commits that a record already announced, then looks whether more is due. Returns true when more was due.
-    fn round(&mut self) -> Result<bool, RetentionError> {
+    fn remove_due(&mut self) -> Result<bool, RetentionError> {
         // Damaged commits are evidence, and commits that are not verified yet may be damaged.
         let verified = self.inner.verified.load(Ordering::Relaxed) == EVERYTHING;
         if !verified || self.inner.damaged.read().is_some() || self.inner.broken() {

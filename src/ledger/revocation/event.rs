@@ -3,7 +3,7 @@
 //! The messages are those of `proto/mayfly/v1/feed.proto`; the fields that each stream adds (the previous seq, heartbeats) are set by the
 //! feed.
 
-use super::{Rules, Target, TargetKind};
+use super::{SharedRules, Target, TargetKind};
 use crate::State;
 use crate::record::{Event, KeyState, Record};
 use mayfly_base::limits;
@@ -68,6 +68,6 @@ pub fn event_of(record: &Record, seq: Seq, time: Millis, state: &State) -> Optio
     }
 }
 
-fn made_a_rule(rules: &Rules, target: &Target, seq: Seq) -> bool {
+fn made_a_rule(rules: &SharedRules, target: &Target, seq: Seq) -> bool {
     rules.get(target).is_some_and(|e| e.revoked >= seq)
 }

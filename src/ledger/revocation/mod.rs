@@ -1,10 +1,12 @@
 //! Revocation events for followers. Targets, rules and followers are defined in [`mayfly_verify::revocation`].
 
 pub mod event;
+mod shared_rules;
 
 pub use mayfly_verify::revocation::*;
 
 pub use event::{event_of, snapshot_of};
+pub use shared_rules::{SharedRules, SharedStorage};
 
 /// All facts that rules of these sorts match on, as text.
 #[cfg(any(test, debug_assertions, feature = "testing"))]

@@ -8,8 +8,8 @@ use super::{
     RemovedHistory, RequestKey, SnapshotRef, State, hash_of,
 };
 use crate::record::{
-    ApprovalRequested, Author, BundleUpdated, DeadlineReached, Event, GenerationBegun, HoldRank, KeyAdded, KeyPurpose, KeyState,
-    LeaseOpened, NarrowedKind, NarrowingCompleted, OwnerLeft, Record, TargetsRevoked, TaskClosed, TaskOutcome,
+    ApprovalRequested, Author, BundleUpdated, DeadlineReached, DocumentFields, DocumentTable, Event, GenerationBegun, HoldRank,
+    KeyAdded, KeyPurpose, KeyState, LeaseOpened, NarrowingCompleted, OwnerLeft, Record, TargetsRevoked, TaskClosed, TaskOutcome,
 };
 use crate::revocation::{Rules, Target};
 use mayfly_base::limits;
@@ -38,7 +38,7 @@ impl State {
             Event::TaskOpened(e) => {
                 if let Some(id) = TaskId::from_slice(&e.task) {
                     self.tasks.open(e, id, seq, record.revision(), self.time);
-                    self.open_glass(e, record);
+                    self.open_break_glass(e, record);
                     self.descends(&e.ancestor, Millis(e.max_deadline));
                     for ancestor in &e.ancestors {
                         self.descends(&ancestor.credential, Millis(e.max_deadline));
@@ -96,38 +96,10 @@ impl State {
     /// `by`: the author of the change.
     pub(super) fn apply_registry(&mut self, event: &Event, record: &Record, by: Option<Box<Author>>) {
         let (seq, at) = (self.head, self.time);
-        let version = |version: u64, digest: &[u8], text: &str, active: bool, looked: u64| DocumentVersion {
-            version,
-            digest: hash_of(digest),
-            text: text.into(),
-            active,
-            retired: false,
-            seq,
-            at,
-            by: by.clone(),
-            claims: None,
-            owner_left: false,
-            due_told: false,
-            narrows: Seq::from_u64(looked).filter(|s| *s > Seq::ZERO),
-        };
+        if let Some(document) = event.document() {
+            return self.put_document(&document, by);
+        }
         match event {
-            Event::PolicySet(e) => {
-                let table = if e.audit_only { &mut self.audit_policies } else { &mut self.policies };
-                // An empty text removes the shadow policy set.
-                let there = !e.text.is_empty() || !e.audit_only;
-                table.insert(e.environment.as_str().into(), Arc::new(version(e.version, &e.digest, &e.text, there, e.looked)));
-            }
-            Event::UpstreamSet(e) => {
-                let version = version(e.version, &e.digest, &e.text, !e.disabled && !e.retired, e.looked);
-                let claims = RegistrationFields::of(&e.text);
-                let owner_left = claims.as_ref().is_some_and(|c| self.owners_left.contains_key(&c.owner));
-                let version = DocumentVersion { retired: e.retired, claims, owner_left, ..version };
-                self.upstreams.insert(e.name.as_str().into(), Arc::new(version));
-            }
-            Event::BindingSet(e) => {
-                self.bindings
-                    .insert(e.name.as_str().into(), Arc::new(version(e.version, &e.digest, &e.text, !e.pending, e.looked)));
-            }
             Event::OwnerLeft(e) => self.owner_left(e, at),
             Event::Narrowed(e) => {
                 if let Some(version) = self.version_mut(e) {
@@ -163,7 +135,7 @@ impl State {
                 }
             }
             Event::ApprovalDecided(e) => self.decide(e, record),
-            Event::BreakGlass(e) => self.glass_step(e, record),
+            Event::BreakGlass(e) => self.break_glass_step(e, record),
             Event::FellDue(e) => self.fell_due(e),
             Event::UsedOnce(e) => {
                 if let Some(approval) = ApprovalId::from_slice(&e.approval).and_then(|id| self.approvals.get_mut(&id)) {
@@ -184,6 +156,20 @@ impl State {
         }
     }
 
+    fn put_document(&mut self, document: &DocumentFields<'_>, by: Option<Box<Author>>) {
+        let claims = match document.table {
+            DocumentTable::Upstreams => RegistrationFields::of(document.text),
+            _ => None,
+        };
+        let version = DocumentVersion {
+            owner_left: claims.as_ref().is_some_and(|c| self.owners_left.contains_key(&c.owner)),
+            claims,
+            narrows: Seq::from_u64(document.looked).filter(|s| *s > Seq::ZERO),
+            ..DocumentVersion::of(document, (self.head, self.time), by)
+        };
+        self.documents_mut(document.table).insert(document.name.into(), Arc::new(version));
+    }
+
     fn fell_due(&mut self, e: &DeadlineReached) {
         if let Some(approval) = ApprovalId::from_slice(&e.id).and_then(|id| self.approvals.get_mut(&id)) {
             approval.due_told = true;
@@ -194,13 +180,8 @@ impl State {
     }
 
     fn version_mut(&mut self, e: &NarrowingCompleted) -> Option<&mut Arc<DocumentVersion>> {
-        let found = match NarrowedKind::try_from(e.what) {
-            Ok(NarrowedKind::Policy) => self.policies.get_mut(e.name.as_str()),
-            Ok(NarrowedKind::Upstream) => self.upstreams.get_mut(e.name.as_str()),
-            Ok(NarrowedKind::Binding) => self.bindings.get_mut(e.name.as_str()),
-            Ok(NarrowedKind::Unspecified) | Err(_) => None,
-        };
-        found.filter(|v| v.version == e.version)
+        let table = DocumentTable::narrowed(e.what)?;
+        self.documents_mut(table).get_mut(e.name.as_str()).filter(|v| v.version == e.version)
     }
 
     /// Upstreams of an owner who left issue nothing until another owner takes over, or the owner returns.
@@ -231,7 +212,7 @@ impl State {
         self.credentials = super::Credentials::default();
         self.tasks = super::Tasks::default();
         self.approvals.clear();
-        self.glasses.void(self.time, self.head);
+        self.break_glass_tasks.void(self.time, self.head);
         self.requests.clear();
         self.descent.clear();
         self.grounds = super::SupportingGrants::default();
@@ -255,7 +236,7 @@ impl State {
         self.credentials.add(issuance, id, request.is_some(), (self.position, self.head, record.revision()), task);
         self.tasks.count_issued(task, Millis(e.expires_at));
         self.issued += 1;
-        self.glasses.uses += u64::from(e.break_glass);
+        self.break_glass_tasks.uses += u64::from(e.break_glass);
         for ancestor in &e.ancestors {
             self.descends(&ancestor.credential, Millis(e.expires_at));
         }
@@ -272,7 +253,7 @@ impl State {
         let outcome = TaskOutcome::try_from(e.outcome).unwrap_or(TaskOutcome::Revoked);
         task.closed = Some(TaskClosure { outcome, reason: e.reason.as_str().into(), at: now, seq, by: author(record) });
         let issued = task.issued_under > 0;
-        self.glasses.ended(&id, now, seq);
+        self.break_glass_tasks.ended(&id, now, seq);
         // Nothing is issued under the task any more, so the rule only concerns what was issued. It is not dropped before the last view that
         // could precede it.
         let until = Millis(e.keep_until).max(Rules::outlasting(task.ends_under.max(now)));
@@ -322,7 +303,7 @@ impl State {
             task.closed =
                 Some(TaskClosure { outcome: TaskOutcome::Revoked, reason: reason.into(), at: now, seq, by: author(record) });
             self.tasks.closed(*id, now);
-            self.glasses.ended(id, now, seq);
+            self.break_glass_tasks.ended(id, now, seq);
         }
     }
 

@@ -142,19 +142,20 @@ impl BreakGlassTasks {
     }
 
     pub(super) fn ended(&mut self, task: &TaskId, at: Millis, seq: Seq) {
-        if let Some(glass) = self.by_task.get_mut(task).filter(|g| g.ended.is_none()) {
+        if let Some(break_glass) = self.by_task.get_mut(task).filter(|g| g.ended.is_none()) {
             // The break-glass task may have ended earlier by its time.
-            glass.ended = Some((at.min(if glass.joined() { glass.deadline } else { glass.join_by }), seq));
-            glass.changed = seq;
+            break_glass.ended =
+                Some((at.min(if break_glass.joined() { break_glass.deadline } else { break_glass.join_by }), seq));
+            break_glass.changed = seq;
         }
     }
 
     /// A new generation ends all open break-glass tasks. Those that were joined still need a review.
     pub(super) fn void(&mut self, now: Millis, seq: Seq) {
         self.by_task.retain(|_, g| g.joined());
-        for glass in self.by_task.values_mut().filter(|g| g.ended.is_none()) {
-            glass.ended = Some((now.min(glass.deadline), seq));
-            glass.changed = seq;
+        for break_glass in self.by_task.values_mut().filter(|g| g.ended.is_none()) {
+            break_glass.ended = Some((now.min(break_glass.deadline), seq));
+            break_glass.changed = seq;
         }
     }
 
@@ -180,9 +181,9 @@ impl Tasks {
 
 impl State {
     /// A break-glass task was opened and waits for its second person.
-    pub(super) fn open_glass(&mut self, e: &TaskOpened, record: &Record) {
+    pub(super) fn open_break_glass(&mut self, e: &TaskOpened, record: &Record) {
         let Some(task) = TaskId::from_slice(&e.task).filter(|_| e.break_glass && e.parent.is_empty()) else { return };
-        self.glasses.forget(self.time);
+        self.break_glass_tasks.forget(self.time);
         let first = BreakGlassPerson {
             who: e.owner.clone().unwrap_or_default(),
             caller: e.opener.as_str().into(),
@@ -192,7 +193,7 @@ impl State {
             svid: e.svid.clone(),
             ancestor: CredentialId::from_slice(&e.ancestor),
         };
-        let glass = BreakGlassTask {
+        let break_glass = BreakGlassTask {
             rights: Box::default(),
             environment: e.environment.as_str().into(),
             people: vec![first],
@@ -204,22 +205,22 @@ impl State {
             seq: self.head,
             changed: self.head,
         };
-        self.glasses.by_task.insert(task, glass);
-        self.glasses.opened += 1;
+        self.break_glass_tasks.by_task.insert(task, break_glass);
+        self.break_glass_tasks.opened += 1;
     }
 
     /// Applies the next step of a break-glass task.
-    pub(super) fn glass_step(&mut self, e: &BreakGlassStepTaken, record: &Record) {
+    pub(super) fn break_glass_step(&mut self, e: &BreakGlassStepTaken, record: &Record) {
         let (now, seq) = (self.time, self.head);
         let Some(id) = TaskId::from_slice(&e.task) else { return };
-        let Some(glass) = self.glasses.by_task.get_mut(&id) else { return };
-        glass.changed = seq;
+        let Some(break_glass) = self.break_glass_tasks.by_task.get_mut(&id) else { return };
+        break_glass.changed = seq;
         match BreakGlassStep::try_from(e.step) {
-            Ok(BreakGlassStep::Opened) => glass.rights = e.rights.as_str().into(),
+            Ok(BreakGlassStep::Opened) => break_glass.rights = e.rights.as_str().into(),
             Ok(BreakGlassStep::Joined) => {
                 let Some(who) = e.people.get(1).cloned() else { return };
-                let deadline = glass.deadline;
-                glass.people.push(BreakGlassPerson {
+                let deadline = break_glass.deadline;
+                break_glass.people.push(BreakGlassPerson {
                     who,
                     caller: e.caller.as_str().into(),
                     reason: e.text.as_str().into(),
@@ -233,7 +234,7 @@ impl State {
             }
             Ok(BreakGlassStep::Reviewed) => {
                 let by = e.reviewer.clone().unwrap_or_default();
-                glass.review = Some(BreakGlassReview { by, text: e.text.as_str().into(), at: now });
+                break_glass.review = Some(BreakGlassReview { by, text: e.text.as_str().into(), at: now });
             }
             Ok(BreakGlassStep::Unspecified) | Err(_) => {}
         }

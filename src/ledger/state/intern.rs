@@ -6,8 +6,8 @@ use std::sync::Arc;
 use hashbrown::{DefaultHashBuilder, Equivalent};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-pub use mayfly_verify::persistent::Slot;
-use mayfly_verify::persistent::{PagedVec, SlotIndex};
+pub use crate::persistent::Slot;
+use crate::persistent::{PagedVec, SlotIndex};
 
 /// Values per page: counts change all the time, and after a snapshot each changed page is copied once.
 const PAGE: usize = 64;

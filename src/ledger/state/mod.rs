@@ -48,12 +48,12 @@ pub use verdict::refused_by;
 pub use verdict::{digest_of_task, expired, id_token_used, policy_in_force};
 
 use super::commit::{BadCommit, Commit, WriterHead};
-use super::record::{Event, KeyPurpose, KeyState, NarrowedKind, Record};
-use crate::revocation::{RevocationEntry, Rules, Target};
+use super::record::{DocumentTable, Event, KeyPurpose, KeyState, NarrowedKind, Record};
+use crate::persistent::{Calendar, PersistentMap};
+use crate::revocation::{RevocationEntry, SharedRules, Target};
 use mayfly_base::limits;
 use mayfly_base::refusal::Refusal;
 use mayfly_store::Position;
-use mayfly_verify::persistent::{Calendar, PersistentMap};
 use mayfly_verify::seq::{ApprovalId, CredentialId, LeaseId, Millis, Seq};
 
 /// All state in memory.
@@ -77,7 +77,7 @@ pub struct State {
     pub credentials: Credentials,
     /// Revocation rules and locks.
     #[serde(with = "rules_as_entries")]
-    pub rules: Rules,
+    pub rules: SharedRules,
     /// The policy set in effect, by environment.
     pub policies: BTreeMap<Box<str>, Arc<DocumentVersion>>,
     /// The shadow policy set, by environment.
@@ -97,7 +97,7 @@ pub struct State {
     /// Approvals.
     pub approvals: BTreeMap<ApprovalId, Approval>,
     /// Break-glass tasks: open ones, those not reviewed yet, and the newest reviewed ones.
-    pub glasses: BreakGlassTasks,
+    pub break_glass_tasks: BreakGlassTasks,
     /// Single-use ids that were used, and until when they are remembered.
     pub used_once: PersistentMap<[u8; 32], Millis>,
     /// Remembered requests whose result is not a credential.
@@ -139,16 +139,16 @@ enum ExpiringEntry {
 }
 
 mod rules_as_entries {
-    use super::{Calendar, RevocationEntry, Rules, Seq, Target};
+    use super::{Calendar, RevocationEntry, Seq, SharedRules, Target};
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-    pub fn serialize<S: Serializer>(rules: &Rules, s: S) -> Result<S::Ok, S::Error> {
+    pub fn serialize<S: Serializer>(rules: &SharedRules, s: S) -> Result<S::Ok, S::Error> {
         (rules.entries(), rules.ends(), rules.dropped()).serialize(s)
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Rules, D::Error> {
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<SharedRules, D::Error> {
         let (entries, ends, dropped) = <(Vec<(Target, RevocationEntry)>, Calendar<Target>, Seq)>::deserialize(d)?;
-        Ok(Rules::from_parts(entries, ends, dropped))
+        Ok(SharedRules::from_parts(entries, ends, dropped))
     }
 }
 
@@ -192,7 +192,7 @@ impl State {
             keys: self.keys.clone(),
             leases: self.leases.clone(),
             approvals: self.approvals.clone(),
-            glasses: self.glasses.clone(),
+            break_glass_tasks: self.break_glass_tasks.clone(),
             used_once: self.used_once.clone(),
             requests: self.requests.clone(),
             descent: self.descent.clone(),
@@ -297,18 +297,32 @@ impl State {
         self.snapshot.iter().chain(&self.snapshot_before)
     }
 
+    /// The documents of a table, by name.
+    pub fn documents(&self, table: DocumentTable) -> &BTreeMap<Box<str>, Arc<DocumentVersion>> {
+        match table {
+            DocumentTable::Policies => &self.policies,
+            DocumentTable::ShadowPolicies => &self.audit_policies,
+            DocumentTable::Upstreams => &self.upstreams,
+            DocumentTable::Bindings => &self.bindings,
+        }
+    }
+
+    fn documents_mut(&mut self, table: DocumentTable) -> &mut BTreeMap<Box<str>, Arc<DocumentVersion>> {
+        match table {
+            DocumentTable::Policies => &mut self.policies,
+            DocumentTable::ShadowPolicies => &mut self.audit_policies,
+            DocumentTable::Upstreams => &mut self.upstreams,
+            DocumentTable::Bindings => &mut self.bindings,
+        }
+    }
+
     /// Versions that may be narrower than the one before, for which no record says yet that everything they would refuse is revoked.
     pub fn narrowing(&self) -> Vec<(NarrowedKind, Box<str>, Arc<DocumentVersion>)> {
-        let tables = [
-            (NarrowedKind::Policy, &self.policies),
-            (NarrowedKind::Upstream, &self.upstreams),
-            (NarrowedKind::Binding, &self.bindings),
-        ];
-        let open = |(what, table): (NarrowedKind, &'_ BTreeMap<Box<str>, Arc<DocumentVersion>>)| {
-            let open = table.iter().filter(|(_, v)| v.narrows.is_some());
-            open.map(|(name, v)| (what, name.clone(), v.clone())).collect::<Vec<_>>()
+        let open = |(kind, table): (NarrowedKind, DocumentTable)| {
+            let open = self.documents(table).iter().filter(|(_, v)| v.narrows.is_some());
+            open.map(move |(name, v)| (kind, name.clone(), v.clone()))
         };
-        tables.into_iter().flat_map(open).collect()
+        DocumentTable::NARROWABLE.into_iter().flat_map(open).collect()
     }
 
     /// The active key for a purpose in an environment.

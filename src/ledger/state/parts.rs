@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::commit::WriterHead;
 use crate::reader::log_reader::LogCursor;
-use crate::record::{ApprovalRequested, Author, HistoryRemoved, KeyPurpose, KeyState, SnapshotTaken, WriterHeadRecord};
+use crate::record::{
+    ApprovalRequested, Author, DocumentFields, HistoryRemoved, KeyPurpose, KeyState, SnapshotTaken, WriterHeadRecord,
+};
 use crate::upstream::registry::Upstream;
 use mayfly_store::Position;
 use mayfly_verify::seq::{CredentialId, Millis, Seq, TaskId};
@@ -42,6 +44,24 @@ pub struct DocumentVersion {
 }
 
 impl DocumentVersion {
+    /// The version that a record puts in effect, or would put in effect with `Seq::ZERO`.
+    pub fn of(document: &DocumentFields<'_>, (seq, at): (Seq, Millis), by: Option<Box<Author>>) -> DocumentVersion {
+        DocumentVersion {
+            version: document.version,
+            digest: super::hash_of(document.digest),
+            text: document.text.into(),
+            active: document.active,
+            retired: document.retired,
+            seq,
+            at,
+            by,
+            claims: None,
+            owner_left: false,
+            due_told: false,
+            narrows: None,
+        }
+    }
+
     /// Whether grants may be made with this version.
     pub fn in_force(&self) -> bool {
         self.active && !self.owner_left

@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::intern::{Interner, Slot};
 use super::tasks::{Task, TaskSpec};
 use super::{State, add_lineage, facts_of_record, svid_facts, trust_domain_of};
+use crate::persistent::PersistentMap;
 use crate::record::{CredentialIssued, Principal};
 use crate::revocation::{Facts, SvidFacts};
-use mayfly_verify::persistent::PersistentMap;
 use mayfly_verify::seq::{CredentialId, Seq, TaskId};
 
 /// The SVID of another grant.
@@ -325,7 +325,7 @@ impl State {
         if !task.terms.break_glass || task.terms.path.len() != 1 {
             return None;
         }
-        let second = self.glasses.get(&task.terms.id)?.people.get(1)?;
+        let second = self.break_glass_tasks.get(&task.terms.id)?.people.get(1)?;
         let domain = trust_domain_of(&second.caller);
         Some(Facts {
             revision: second.revision,
@@ -384,7 +384,7 @@ pub(super) fn opening_facts(terms: &TaskSpec) -> Facts<'_> {
     };
     facts.credentials.extend(terms.ancestor);
     if let Some(behalf) = terms.behalf.as_deref() {
-        add_lineage(&mut facts, &behalf.line, None, &behalf.actors, behalf.token.as_ref());
+        add_lineage(&mut facts, &behalf.lineage, None, &behalf.actors, behalf.token.as_ref());
     }
     facts.identities.extend(terms.owners.iter().map(|o| (o.issuer.as_str(), o.sub.as_str())));
     facts

@@ -57,15 +57,18 @@ pub struct TaskDelegation {
     /// The actors, outermost first, if the task itself was opened with a subject token.
     pub actors: Vec<Principal>,
     /// If a credential of mayfly was presented: the credentials that it is based on, the oldest first, and then the credential.
-    pub line: Vec<Ancestor>,
+    pub lineage: Vec<Ancestor>,
 }
 
 impl TaskDelegation {
     /// The evidence of a task that is being opened.
     pub(super) fn of(opened: &TaskOpened) -> Option<Arc<TaskDelegation>> {
-        let behalf =
-            TaskDelegation { token: opened.subject_token.clone(), actors: opened.actors.clone(), line: opened.ancestors.clone() };
-        let some = behalf.token.is_some() || !behalf.actors.is_empty() || !behalf.line.is_empty();
+        let behalf = TaskDelegation {
+            token: opened.subject_token.clone(),
+            actors: opened.actors.clone(),
+            lineage: opened.ancestors.clone(),
+        };
+        let some = behalf.token.is_some() || !behalf.actors.is_empty() || !behalf.lineage.is_empty();
         some.then(|| Arc::new(behalf))
     }
 }

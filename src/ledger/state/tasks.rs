@@ -9,10 +9,10 @@ pub use super::task_approval::TaskApproval;
 pub use super::task_hold::{TaskClosure, TaskHold};
 pub use super::task_spec::{TaskDelegation, TaskSpec};
 use super::uses::TaskUseCounts;
+use crate::persistent::{Calendar, PagedVec, PersistentMap};
 use crate::record::{Principal, TaskOpened, TaskOutcome};
 use mayfly_base::limits;
 use mayfly_identity::caller::Caller;
-use mayfly_verify::persistent::{Calendar, PagedVec, PersistentMap};
 use mayfly_verify::seq::{CredentialId, Millis, Seq, TaskId};
 
 /// A task.

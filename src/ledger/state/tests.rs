@@ -3,6 +3,7 @@
 use super::super::commit::{Commit, EncodedRecord, WriterHead, pack};
 use super::super::record::*;
 use super::*;
+use crate::revocation::Rules;
 
 pub(super) struct Log {
     pub(super) state: State,

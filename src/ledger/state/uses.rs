@@ -20,7 +20,7 @@ pub struct TaskUseCounts {
 impl State {
     pub(super) fn authorized(&mut self, e: &ActionAuthorized) {
         let Some(decided) = &e.decided else { return };
-        self.glasses.uses += u64::from(decided.break_glass);
+        self.break_glass_tasks.uses += u64::from(decided.break_glass);
         if let Some(task) = TaskId::from_slice(&decided.task).and_then(|id| self.tasks.get_mut(&id)) {
             task.done.authorized = task.done.authorized.saturating_add(1);
         }

@@ -170,9 +170,9 @@ impl ProposalQueue {
             return Err(crate::stopping());
         }
         let urgent = lane == ProposalKind::Revoke;
-        let (line, others) = (waiting.revocations.len(), waiting.groups);
+        let (revocations, others) = (waiting.revocations.len(), waiting.groups);
         let (wait, bound, name) = if urgent {
-            (line, limits::QUEUE_REVOCATIONS, "queue_revocations")
+            (revocations, limits::QUEUE_REVOCATIONS, "queue_revocations")
         } else {
             (others, limits::QUEUE_GRANTS, "queue_grants")
         };

@@ -72,7 +72,7 @@ impl Decider {
         };
         let helps = standing.policy.set.reads(Action::Work(WorkloadAction::Exchange)).reads_approvals();
         // A break-glass task gives the rights that it was opened with; no approval widens them.
-        if standing.place.glass.is_some() || (own && !helps) {
+        if standing.place.break_glass.is_some() || (own && !helps) {
             return Err(without);
         }
         let with = |person: &str| {

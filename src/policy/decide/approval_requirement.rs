@@ -75,7 +75,7 @@ impl Decider {
             intent: question::DeclaredIntent { purpose: of.purpose, scopes: &scopes, ..Default::default() },
             ttl_seconds: seconds(of.ttl_ms),
             delegate: of.delegate,
-            break_glass: place.glass.is_some(),
+            break_glass: place.break_glass.is_some(),
             counts: place.counts,
             person: person.facts(),
             task: lists.facts(place, &upstream.environment, id),
@@ -96,7 +96,7 @@ impl Decider {
         again: &[Box<str>],
     ) -> Result<Option<ApprovalRequirement>, Error> {
         // A break-glass task gives the rights that it was opened with; no approval widens them.
-        let helps = of.place.glass.is_none() && policy.set.reads(Action::Work(of.work)).reads_approvals();
+        let helps = of.place.break_glass.is_none() && policy.set.reads(Action::Work(of.work)).reads_approvals();
         let mut wants: Vec<UnapprovedUpstream<'_>> = Vec::new();
         for allowed in &of.place.allowance().upstreams {
             let registered = self.registered(compiled, &allowed.name)?;

@@ -92,7 +92,7 @@ impl Decider {
             tool: want.tool.to_string(),
             purpose: purpose.to_owned(),
             arguments: want.arguments.map_or_else(Vec::new, |d| d.to_vec()),
-            break_glass: held.place().glass.is_some(),
+            break_glass: held.place().break_glass.is_some(),
             ..CredentialIssued::default()
         }))
     }

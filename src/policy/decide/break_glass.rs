@@ -87,13 +87,14 @@ fn opened_by<'a>(
 /// The current version of the rights that a break-glass task was opened with.
 fn now<'a>(
     compiled: &'a CompiledCatalog,
-    glass: &'a BreakGlassTask,
+    break_glass: &'a BreakGlassTask,
 ) -> Result<(&'a EnvironmentPolicy, &'a BreakGlassRights), Error> {
-    let policy = compiled.policy(&glass.environment);
-    let found = policy.and_then(|p| Some((p, p.set.rights(&glass.environment).find(|(name, _)| **name == *glass.rights)?.1)));
+    let policy = compiled.policy(&break_glass.environment);
+    let found =
+        policy.and_then(|p| Some((p, p.set.rights(&break_glass.environment).find(|(name, _)| **name == *break_glass.rights)?.1)));
     found.ok_or_else(|| {
-        let what = format!("policy no longer names break-glass {} in {}", glass.rights, glass.environment);
-        let no = Refusal::new(Reason::DeniedByPolicy, what).by(format!("break_glass.{}", glass.rights));
+        let what = format!("policy no longer names break-glass {} in {}", break_glass.rights, break_glass.environment);
+        let no = Refusal::new(Reason::DeniedByPolicy, what).by(format!("break_glass.{}", break_glass.rights));
         Error::Refusal(
             no.way_out("the owner of the policy set has to restore the rights and their reviewers under [break_glass]"),
         )
@@ -107,7 +108,7 @@ pub(super) fn check_rights(
     upstream: &Upstream,
     scopes: &[String],
 ) -> Result<(), Error> {
-    let Some(BreakGlassContext { rights: name, who }) = place.glass.as_deref() else { return Ok(()) };
+    let Some(BreakGlassContext { rights: name, who }) = place.break_glass.as_deref() else { return Ok(()) };
     let no = |what: String| {
         let no = Refusal::new(Reason::DeniedByPolicy, what).by(format!("break_glass.{name}"));
         Err(Error::Refusal(no.way_out("the owner of the policy set defines the rights of break-glass and who gets them")))
@@ -164,7 +165,7 @@ fn not_blocked(view: &View, caller: &Caller, what: &str) -> Result<(), Error> {
 
 impl Decider {
     /// Decides opening a break-glass task. Returns the task's record and the break-glass record.
-    pub fn open_glass(
+    pub fn open_break_glass(
         &self,
         view: &View,
         compiled: &CompiledCatalog,
@@ -206,9 +207,9 @@ impl Decider {
         };
         let path = TaskPath::New { tasks: vec![id], owners: vec![who.clone()] };
         let live = view.read(|s| live_of(s, caller.id().as_str()));
-        let glass =
+        let break_glass =
             BreakGlassContext { rights: ask.rights.as_str().into(), who: Some((who.clone(), caller.id().as_str().into())) };
-        let place = TaskContext::new(id, opened, allowance, path, live).in_glass(Some(glass.into()));
+        let place = TaskContext::new(id, opened, allowance, path, live).in_break_glass(Some(break_glass.into()));
         self.may_open(compiled, policy, &opening(caller, &place, &terms.purpose, now))?;
         let step = BreakGlassStepTaken {
             people: vec![who.clone()],
@@ -216,7 +217,7 @@ impl Decider {
             rights: ask.rights.clone(),
             step: BreakGlassStep::Opened as i32,
             environment: rights.environment.clone(),
-            ..self.glass_step(view, policy, caller, id)
+            ..self.break_glass_step(view, policy, caller, id)
         };
         let opened = place.settle().1.ok_or_else(|| Fault::new("a task that is opened has no record"))?;
         Ok((opened, step))
@@ -228,22 +229,22 @@ impl Decider {
         view: &View,
         compiled: &CompiledCatalog,
         (caller, who): (&Caller, &Principal),
-        (id, glass): (TaskId, &BreakGlassTask),
+        (id, break_glass): (TaskId, &BreakGlassTask),
         reason: &str,
     ) -> Result<BreakGlassStepTaken, Error> {
-        let (policy, rights) = now(compiled, glass)?;
+        let (policy, rights) = now(compiled, break_glass)?;
         if !names(&rights.open, who, caller.id().as_str()) {
-            return Err(not_named(&glass.rights));
+            return Err(not_named(&break_glass.rights));
         }
-        self.inside_wall(compiled, caller, &glass.environment)?;
+        self.inside_wall(compiled, caller, &break_glass.environment)?;
         not_blocked(view, caller, "joining break-glass")?;
-        let first = glass.people.first();
+        let first = break_glass.people.first();
         let terms = rights.terms(reason);
         let (allowance, _) = self.allowance(compiled, &terms, None)?;
         let place = view.read(|s| s.tasks.get(&id).map(|task| TaskContext::open(s, task, caller.id().as_str())));
         let Some(place) = place else { return Err(denied(Reason::NotFound, format!("there is no break-glass task {id}"))) };
         if *place.allowance() != allowance || !first.is_some_and(|first| names(&rights.open, &first.who, &first.caller)) {
-            let what = format!("what break-glass {} gives, or to whom, changed since task {id} was opened", glass.rights);
+            let what = format!("what break-glass {} gives, or to whom, changed since task {id} was opened", break_glass.rights);
             return Err(Error::Refusal(
                 Refusal::new(Reason::DeniedByPolicy, what).way_out("close the task, and open another one"),
             ));
@@ -252,10 +253,10 @@ impl Decider {
         Ok(BreakGlassStepTaken {
             people: first.map(|first| &first.who).into_iter().chain([who]).cloned().collect(),
             text: reason.to_owned(),
-            rights: glass.rights.to_string(),
+            rights: break_glass.rights.to_string(),
             step: BreakGlassStep::Joined as i32,
-            environment: glass.environment.to_string(),
-            ..self.glass_step(view, policy, caller, id)
+            environment: break_glass.environment.to_string(),
+            ..self.break_glass_step(view, policy, caller, id)
         })
     }
 
@@ -265,10 +266,10 @@ impl Decider {
         view: &View,
         compiled: &CompiledCatalog,
         (caller, who): (&Caller, &Principal),
-        (id, glass): (TaskId, &BreakGlassTask),
+        (id, break_glass): (TaskId, &BreakGlassTask),
         text: &str,
     ) -> Result<BreakGlassStepTaken, Error> {
-        let (policy, rights) = now(compiled, glass)?;
+        let (policy, rights) = now(compiled, break_glass)?;
         if !names(&rights.review, who, caller.id().as_str()) {
             let what = format!("there is no break-glass task {id} that you may review");
             let no = Refusal::new(Reason::NotFound, what);
@@ -276,13 +277,13 @@ impl Decider {
         }
         not_blocked(view, caller, "reviewing break-glass")?;
         Ok(BreakGlassStepTaken {
-            people: glass.people.iter().map(|p| p.who.clone()).collect(),
+            people: break_glass.people.iter().map(|p| p.who.clone()).collect(),
             reviewer: Some(who.clone()),
             text: text.to_owned(),
-            rights: glass.rights.to_string(),
+            rights: break_glass.rights.to_string(),
             step: BreakGlassStep::Reviewed as i32,
-            environment: glass.environment.to_string(),
-            ..self.glass_step(view, policy, caller, id)
+            environment: break_glass.environment.to_string(),
+            ..self.break_glass_step(view, policy, caller, id)
         })
     }
 
@@ -291,13 +292,13 @@ impl Decider {
         &self,
         compiled: &CompiledCatalog,
         (caller, who): (&Caller, &Principal),
-        glass: &BreakGlassTask,
+        break_glass: &BreakGlassTask,
     ) -> bool {
         let named = |list: &[Principal]| names(list, who, caller.id().as_str());
-        now(compiled, glass).is_ok_and(|(_, rights)| named(&rights.review) || named(&rights.open))
+        now(compiled, break_glass).is_ok_and(|(_, rights)| named(&rights.review) || named(&rights.open))
     }
 
-    fn glass_step(&self, view: &View, policy: &EnvironmentPolicy, caller: &Caller, id: TaskId) -> BreakGlassStepTaken {
+    fn break_glass_step(&self, view: &View, policy: &EnvironmentPolicy, caller: &Caller, id: TaskId) -> BreakGlassStepTaken {
         BreakGlassStepTaken {
             task: id.as_bytes().to_vec(),
             caller: caller.id().as_str().to_owned(),

@@ -41,7 +41,7 @@ impl Decider {
             .within(upstream.expires, LifetimeBound::UpstreamExpiry)
             // Applied before the task's deadline, so that it wins the tie when the task was opened with this token and ends with it.
             .within(want.subject().map_or(Millis(u64::MAX), |s| Millis(s.token().expires_at)), LifetimeBound::SubjectToken)
-            .within(place.deadline, if place.glass.is_some() { LifetimeBound::BreakGlass } else { LifetimeBound::Task })
+            .within(place.deadline, if place.break_glass.is_some() { LifetimeBound::BreakGlass } else { LifetimeBound::Task })
             .within(caller.evidence().not_after, LifetimeBound::Svid)
             .within(now.plus(self.longest_ms.load(Relaxed)), LifetimeBound::Server);
         let life = match &want.renews {
@@ -90,7 +90,7 @@ impl Decider {
     pub(super) fn draft(&self, caller: &Caller, want: &ExchangeRequest, decided: &ExchangeDecision<'_>) -> Box<CredentialIssued> {
         let ExchangeDecision { registered, policy, place, kind, scopes, life, bound: (x5t, jkt), policies, now, .. } = decided;
         let upstream: &Arc<Upstream> = &registered.upstream;
-        let line = want.renews.as_ref();
+        let renewed = want.renews.as_ref();
         let mut draft = Box::new(CredentialIssued {
             task: place.id.as_bytes().to_vec(),
             kind: kind.tag().into(),
@@ -100,7 +100,7 @@ impl Decider {
             environment: upstream.environment.clone(),
             issued_at: now.0,
             expires_at: life.end().0,
-            renewable_until: line.map_or_else(|| place.max_deadline.min(upstream.expires), |r| r.until).0,
+            renewable_until: renewed.map_or_else(|| place.max_deadline.min(upstream.expires), |r| r.until).0,
             bound: life.by() as u32,
             svid: Some(svid_of(caller)),
             x5t: x5t.clone(),
@@ -111,11 +111,11 @@ impl Decider {
             binding: decided.binding.map_or_else(String::new, |b| b.binding.name.clone()),
             binding_version: decided.binding.map_or(0, |b| b.version),
             approval: decided.approval.as_ref().map_or_else(Vec::new, |given| given.id.as_bytes().to_vec()),
-            renews: line.map_or_else(Vec::new, |r| r.id.as_bytes().to_vec()),
-            ancestors: ancestors(caller, line.map(|l| &**l), place),
+            renews: renewed.map_or_else(Vec::new, |r| r.id.as_bytes().to_vec()),
+            ancestors: ancestors(caller, renewed.map(|l| &**l), place),
             replaces: want.replaces.map_or_else(Vec::new, |id| id.as_bytes().to_vec()),
             shown: caller.ancestor().map_or_else(Vec::new, |id| id.as_bytes().to_vec()),
-            break_glass: place.glass.is_some(),
+            break_glass: place.break_glass.is_some(),
             ..CredentialIssued::default()
         });
         super::subject::write(&mut draft, caller, want.subject(), place);
@@ -127,7 +127,7 @@ impl Decider {
 /// own SVID, newest last.
 fn ancestors(caller: &Caller, renewed: Option<&RenewedCredential>, place: &TaskContext) -> Vec<Ancestor> {
     let shown = caller.ancestor().map(|id| Ancestor { credential: id.as_bytes().to_vec(), caller: caller.id().to_string() });
-    let mut all: Vec<Ancestor> = renewed.into_iter().map(|r| r.line.clone()).collect();
+    let mut all: Vec<Ancestor> = renewed.into_iter().map(|r| r.first.clone()).collect();
     for one in place.behind().iter().cloned().chain(shown) {
         if !all.contains(&one) {
             all.push(one);

@@ -101,7 +101,7 @@ impl Decider {
         deadline: Millis,
     ) -> Result<Option<PendingExtension<'a>>, Error> {
         let place = named(view, caller, id)?;
-        if place.glass.is_some() && deadline > place.deadline {
+        if place.break_glass.is_some() && deadline > place.deadline {
             let no = Refusal::new(Reason::NoLifeLeft, format!("task {id} is a break-glass task, which cannot be extended"));
             return Err(Error::Refusal(no.way_out("close the task, have it reviewed, and open another one")));
         }

@@ -243,7 +243,7 @@ impl Decider {
                 )?
             }
         };
-        want.subject().map_or(Ok(()), |subject| subject::within_line(subject, &place))?;
+        want.subject().map_or(Ok(()), |subject| subject::within_lineage(subject, &place))?;
         within_task(&place, want, &scopes, kind)?;
         break_glass::check_rights(policy, &place, upstream, &scopes)?;
         let binding = binding_of(compiled, caller.id(), want, &scopes)?;
@@ -395,7 +395,7 @@ impl Decider {
             },
             ttl_seconds: seconds(life.end().since(now)),
             renewal: want.renews.is_some(),
-            break_glass: place.glass.is_some(),
+            break_glass: place.break_glass.is_some(),
             task: lists.facts(place, &upstream.environment, id),
             person: person.facts(),
             counts: place.counts,

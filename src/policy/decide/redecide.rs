@@ -195,7 +195,7 @@ pub(super) fn question<T>(
         },
         ttl_seconds: seconds(held.expires_at.since(now)),
         renewal: held.renewal,
-        break_glass: held.place.glass.is_some(),
+        break_glass: held.place.break_glass.is_some(),
         act_chain: &chain,
         subject: subject.map(|s| question::SubjectFacts { issuer: &s.issuer, id: &s.sub, groups: &groups }),
         task: lists.facts(&held.place, &upstream.environment, Some(held.place.id.write(&mut id))),

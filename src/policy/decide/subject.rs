@@ -94,7 +94,7 @@ pub(super) fn bounded(subject: &VerifiedSubject, caller: &Caller) -> Result<(), 
         return over("act_chain", limits::ACT_CHAIN);
     }
     match subject.shown() {
-        Some(shown) if shown.line.len() > limits::ANCESTORS => over("ancestors", limits::ANCESTORS),
+        Some(shown) if shown.lineage.len() > limits::ANCESTORS => over("ancestors", limits::ANCESTORS),
         // An issuance record names one presented credential, and the fold checks that one.
         Some(_) if caller.ancestor().is_some() => Err(Error::Refusal(Refusal::field(
             FIELD,
@@ -120,7 +120,7 @@ pub(super) fn within_rights(subject: &VerifiedSubject, upstream: &Upstream, scop
 }
 
 /// A presented mayfly credential is valid only within its own task and the tasks below it.
-pub(super) fn within_line(subject: &VerifiedSubject, place: &TaskContext) -> Result<(), Error> {
+pub(super) fn within_lineage(subject: &VerifiedSubject, place: &TaskContext) -> Result<(), Error> {
     match subject.shown() {
         Some(shown) if !place.tasks().contains(&shown.task) => {
             let what = format!("{FIELD}: credential {} is of task {}, and {} is not under that", shown.id, shown.task, place.id);
@@ -136,7 +136,7 @@ pub(super) fn add_facts<'a>(facts: &mut Facts<'a>, subject: Option<&'a VerifiedS
     let chain = std::iter::once(subject.identity()).chain(subject.before());
     facts.identities.extend(chain.map(|i| (i.issuer.as_str(), i.sub.as_str())));
     facts.subject_token = Some((&subject.token().issuer, &subject.token().id));
-    for ancestor in subject.shown().iter().flat_map(|shown| &shown.line) {
+    for ancestor in subject.shown().iter().flat_map(|shown| &shown.lineage) {
         facts.credentials.extend(CredentialId::from_slice(&ancestor.credential));
         facts.identities.push((trust_domain_of(&ancestor.caller), &ancestor.caller));
     }
@@ -159,12 +159,12 @@ pub(super) fn write(draft: &mut CredentialIssued, caller: &Caller, subject: Opti
     draft.subject_claims = claims(subject);
     draft.renewable_until = draft.renewable_until.min(subject.token().expires_at);
     if let Some(shown) = subject.shown() {
-        draft.ancestors = line(&draft.ancestors, &shown.line);
+        draft.ancestors = lineage(&draft.ancestors, &shown.lineage);
         draft.shown = shown.id.as_bytes().to_vec();
     }
 }
 
-fn line(own: &[Ancestor], shown: &[Ancestor]) -> Vec<Ancestor> {
+fn lineage(own: &[Ancestor], shown: &[Ancestor]) -> Vec<Ancestor> {
     let mut all = own.to_vec();
     for one in shown {
         if !all.contains(one) {
@@ -181,7 +181,7 @@ pub(super) fn write_opened(opened: &mut TaskOpened, caller: &Caller, subject: &V
     opened.subject_claims = claims(subject);
     if let Some(shown) = subject.shown() {
         opened.ancestor = shown.id.as_bytes().to_vec();
-        opened.ancestors = shown.line.clone();
+        opened.ancestors = shown.lineage.clone();
     }
 }
 

@@ -67,7 +67,7 @@ impl Decider {
             terms.parent = terms.parent.or(subject.shown().map(|shown| shown.task));
         }
         let place = self.opening(view, compiled, policy, caller, &terms, id, (work, opens.subject))?;
-        opens.subject.map_or(Ok(()), |subject| subject::within_line(subject, &place))?;
+        opens.subject.map_or(Ok(()), |subject| subject::within_lineage(subject, &place))?;
         let asked =
             place.asks.as_ref().map(|demand| self.opening_asked(caller, &place, demand, (approval, view.now()), opens.subject));
         let mut opened = place.settle().1.ok_or_else(|| Error::Fault(Fault::new("a task that is opened has no record")))?;
@@ -129,8 +129,8 @@ impl Decider {
             return Err(Error::Refusal(Refusal::limit("task_depth", limits::TASK_DEPTH as u64, std::time::Duration::ZERO)));
         }
         callers_belong(view, policy, caller, &environment, &terms.callers)?;
-        let glass = parent.as_ref().and_then(|p| p.glass.clone());
-        if let (Some(_), Some(parent)) = (&glass, terms.parent) {
+        let break_glass = parent.as_ref().and_then(|p| p.break_glass.clone());
+        if let (Some(_), Some(parent)) = (&break_glass, terms.parent) {
             break_glass::check_participants(view, parent, caller, &terms.callers)?;
         }
         let owner = subject.map_or_else(|| owner_of(caller, terms, work), |subject| Ok(subject.identity().clone()))?;
@@ -151,7 +151,7 @@ impl Decider {
             policy_version: policy.version,
             svid: Some(svid_of(caller)),
             ancestor: caller.ancestor().map_or_else(Vec::new, |a| a.as_bytes().to_vec()),
-            break_glass: glass.is_some(),
+            break_glass: break_glass.is_some(),
             ..TaskOpened::default()
         };
         match subject {
@@ -160,8 +160,9 @@ impl Decider {
             None => opened.subject_token = parent.as_ref().and_then(TaskContext::token).cloned(),
         }
         let live = view.read(|s| live_of(s, caller.id().as_str()));
-        let place =
-            TaskContext::new(id, opened, allowance, TaskPath::New { tasks, owners }, live).below(parent.as_ref()).in_glass(glass);
+        let place = TaskContext::new(id, opened, allowance, TaskPath::New { tasks, owners }, live)
+            .below(parent.as_ref())
+            .in_break_glass(break_glass);
         let delegate = (work == WorkloadAction::DelegateTask).then(|| terms.callers.first().map(String::as_str)).flatten();
         let of =
             TaskQuestion { caller, place: &place, work, purpose: &terms.purpose, subject, delegate, ttl_ms: place.ttl_ms, now };

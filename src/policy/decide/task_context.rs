@@ -31,7 +31,7 @@ pub(super) struct TaskContext {
     pub counts: UsageCounts,
     behind: Vec<Ancestor>,
     /// Set for a break-glass task and for the tasks below one.
-    pub glass: Option<Box<BreakGlassContext>>,
+    pub break_glass: Option<Box<BreakGlassContext>>,
     /// The approval that opening the task needs.
     pub asks: Option<Box<ApprovalRequirement>>,
     /// The approval that the task was opened with.
@@ -49,9 +49,10 @@ pub(super) struct BreakGlassContext {
 
 impl BreakGlassContext {
     fn of(state: &State, terms: &state::TaskSpec, caller: &str) -> BreakGlassContext {
-        let glass = terms.path.first().and_then(|root| state.glasses.get(root));
-        let who = glass.and_then(|g| g.people.iter().find(|p| *p.caller == *caller)).map(|p| (p.who.clone(), p.caller.clone()));
-        BreakGlassContext { rights: glass.map(|g| g.rights.clone()).unwrap_or_default(), who }
+        let break_glass = terms.path.first().and_then(|root| state.break_glass_tasks.get(root));
+        let who =
+            break_glass.and_then(|g| g.people.iter().find(|p| *p.caller == *caller)).map(|p| (p.who.clone(), p.caller.clone()));
+        BreakGlassContext { rights: break_glass.map(|g| g.rights.clone()).unwrap_or_default(), who }
     }
 }
 
@@ -74,7 +75,7 @@ impl TaskContext {
             max_deadline: Millis(opened.max_deadline),
             behind: behind_opening(&opened),
             counts: UsageCounts { live_of_caller, ..UsageCounts::default() },
-            glass: None,
+            break_glass: None,
             asks: None,
             approved: None,
             about: TaskOrigin::New { opened: Box::new(opened), allowance, path },
@@ -100,7 +101,7 @@ impl TaskContext {
                 refused_uses_in_task: count(task.done.refused),
                 authorized_in_task: count(task.done.authorized),
             },
-            glass: terms.break_glass.then(|| BreakGlassContext::of(state, terms, caller).into()),
+            break_glass: terms.break_glass.then(|| BreakGlassContext::of(state, terms, caller).into()),
             asks: None,
             approved: task.approved.clone(),
         }
@@ -113,8 +114,8 @@ impl TaskContext {
     }
 
     /// Sets the break-glass task that this task belongs to.
-    pub fn in_glass(self, glass: Option<Box<BreakGlassContext>>) -> TaskContext {
-        TaskContext { glass, ..self }
+    pub fn in_break_glass(self, break_glass: Option<Box<BreakGlassContext>>) -> TaskContext {
+        TaskContext { break_glass, ..self }
     }
 
     /// The terms of a new task, in the form of an approval request. `None` for an open task.
@@ -227,7 +228,7 @@ impl TaskContext {
             TaskOrigin::Open(terms) => Some(&**terms),
             TaskOrigin::New { .. } => None,
         };
-        let alone = self.tasks().len() == 1 && self.glass.is_none();
+        let alone = self.tasks().len() == 1 && self.break_glass.is_none();
         if alone && draft.ancestors.is_empty() && open.is_none_or(|terms| opened_by_holder(draft, terms)) {
             return Vec::new();
         }
@@ -264,20 +265,20 @@ impl TaskContext {
 /// The credentials that a task depends on where its opener presented a mayfly credential: that credential and its ancestors.
 fn behind(task: &Task) -> Vec<Ancestor> {
     let terms = &task.terms;
-    let line = terms.behalf.as_deref().map_or(&[][..], |behalf| &behalf.line);
-    line_or(line, terms.ancestor.as_ref().map_or(&[][..], |id| id.as_bytes()), &terms.opener)
+    let lineage = terms.behalf.as_deref().map_or(&[][..], |behalf| &behalf.lineage);
+    lineage_or(lineage, terms.ancestor.as_ref().map_or(&[][..], |id| id.as_bytes()), &terms.opener)
 }
 
 fn behind_opening(opened: &TaskOpened) -> Vec<Ancestor> {
-    line_or(&opened.ancestors, &opened.ancestor, &opened.opener)
+    lineage_or(&opened.ancestors, &opened.ancestor, &opened.opener)
 }
 
-fn line_or(line: &[Ancestor], ancestor: &[u8], opener: &str) -> Vec<Ancestor> {
-    match (line, ancestor) {
+fn lineage_or(lineage: &[Ancestor], ancestor: &[u8], opener: &str) -> Vec<Ancestor> {
+    match (lineage, ancestor) {
         ([], []) => Vec::new(),
         // The opener's own SVID is a mayfly credential.
         ([], own) => vec![Ancestor { credential: own.to_vec(), caller: opener.to_owned() }],
-        (line, _) => line.to_vec(),
+        (lineage, _) => lineage.to_vec(),
     }
 }
 

@@ -134,7 +134,7 @@ struct Run {
 impl Run {
     /// Exports one batch and updates the status. Returns whether there may be more.
     fn tell(&mut self, authority: &Authority) -> bool {
-        let went = self.round(authority);
+        let went = self.process_piece(authority);
         let mut held = authority.exported.lock();
         let told = held.get_or_insert_default();
         told.cut = self.to.cut();
@@ -156,7 +156,7 @@ impl Run {
         }
     }
 
-    fn round(&mut self, authority: &Authority) -> Result<bool, Fault> {
+    fn process_piece(&mut self, authority: &Authority) -> Result<bool, Fault> {
         let at = match self.at {
             Some(at) => at,
             None => self.begin(authority)?,

@@ -60,7 +60,7 @@ impl WebhookSender {
         while !self.stops() {
             // The server stops webhooks before it ends; if it is gone anyway, the thread ends, too.
             let Some(authority) = authority.upgrade() else { return };
-            let went = self.round(&authority);
+            let went = self.process_piece(&authority);
             let noted = self.note(&authority, false);
             drop(authority);
             let more = match went.and_then(|more| noted.map(|()| more)) {
@@ -93,7 +93,7 @@ impl WebhookSender {
 
     /// Processes a piece of the log. Returns whether there may be more. Only that piece is held in memory while the receiver accepts no
     /// event.
-    fn round(&mut self, authority: &Authority) -> Result<bool, Fault> {
+    fn process_piece(&mut self, authority: &Authority) -> Result<bool, Fault> {
         let Some(steps) = authority.ledger.steps_with(self.kept.at, limits::READER_BYTES, may_be_event)? else {
             self.kept = super::position::begin(authority, &self.hook.of.name)?;
             return Ok(true);

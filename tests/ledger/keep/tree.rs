@@ -12,7 +12,7 @@ fn has_roots_of(ledger: &Ledger, leaves: &[Hash]) {
         if has() {
             break;
         }
-        ledger.tend_tree(None);
+        ledger.wake_tree(None);
         std::thread::sleep(Duration::from_millis(10));
     }
     assert!(has(), "{:?}", ledger.tree(|t| t.size()));
@@ -93,7 +93,7 @@ fn a_tree_that_is_damaged_is_built_again() {
     let ledger = open();
     has_roots_of(&ledger, &leaves);
     std::fs::write(&file, &bad).unwrap();
-    ledger.tend_tree(Some(&ProofError::Damaged("a test".into())));
+    ledger.wake_tree(Some(&ProofError::Damaged("a test".into())));
     has_roots_of(&ledger, &leaves);
     ledger.stop();
     assert_eq!(std::fs::read(&file).unwrap()[..whole.len()], whole[..]);

@@ -250,7 +250,7 @@ impl Way {
         }
     }
 
-    pub fn is_glass(self) -> bool {
+    pub fn is_break_glass(self) -> bool {
         matches!(self, Way::GlassOpener | Way::GlassJoiner)
     }
 }

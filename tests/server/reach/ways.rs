@@ -462,7 +462,7 @@ impl World {
                 let job = self.attested().await;
                 self.of_a_login(&job, way, sort).await
             }
-            Way::GlassOpener | Way::GlassJoiner => self.in_glass(way, sort).await,
+            Way::GlassOpener | Way::GlassJoiner => self.in_break_glass(way, sort).await,
             Way::Descendant => {
                 let agent = self.agent();
                 let task = self.open(&agent, terms(&[REPOS, ECHO], ""), None).await;
@@ -529,7 +529,7 @@ impl World {
         made(self.exchange(&agent, ask).await, self.login(&ada))
     }
 
-    async fn in_glass(&mut self, way: Way, sort: TargetKind) -> Case {
+    async fn in_break_glass(&mut self, way: Way, sort: TargetKind) -> Case {
         let [opens, joins, _] = glass_people(self.glass.1);
         let (opener, joiner) = (self.rig.sign_in(&opens, no_change).await, self.rig.sign_in(&joins, no_change).await);
         let opened = self.rig.glass(&opener, Open::Rights("echo-down".into())).await.unwrap();
@@ -542,7 +542,7 @@ impl World {
 
     /// Closes and reviews break-glass, since nobody could open another one otherwise.
     pub async fn close(&mut self, way: Way) {
-        if way.is_glass() {
+        if way.is_break_glass() {
             let [opens, _, reviews] = glass_people(self.glass.1);
             let (opener, reviewer) = (self.rig.sign_in(&opens, no_change).await, self.rig.sign_in(&reviews, no_change).await);
             self.rig.close_glass(&opener, &self.glass.0).await.unwrap();

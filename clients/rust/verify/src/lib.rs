@@ -14,6 +14,5 @@ pub mod identity;
 
 pub mod clock;
 pub mod limits;
-pub mod persistent;
 pub mod seq;
 mod token_cache;

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
-use super::steps::{lost_to_concurrent_repeat, made_here};
+use super::steps::{lost_to_concurrent_repeat, made_locally};
 use super::{BegunExchange, ExchangeBatch, Granted, PendingExchange, trace_attributes};
 use crate::authority::Authority;
 use crate::people::approvals::needs_approval;
@@ -312,7 +312,7 @@ impl<'a> BatchPlanner<'a> {
     fn begin(&mut self, want: &'a ExchangeRequest) -> Result<Option<(SharedDecision<'a>, Rc<SigningSession>)>, Error> {
         let authority = self.authority;
         let shared = authority.decider.shared(self.view, self.compiled, self.caller, want)?;
-        let Some(shared) = shared.filter(|shared| made_here(shared.grants().kind())) else { return Ok(None) };
+        let Some(shared) = shared.filter(|shared| made_locally(shared.grants().kind())) else { return Ok(None) };
         let signer = Arc::new(BatchSigner::new(shared.grants().clone(), &authority.keyring)?);
         self.templates.push(signer.template().clone());
         let alike = shared.lasting(self.view, self.compiled, self.caller);

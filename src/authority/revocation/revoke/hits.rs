@@ -25,7 +25,7 @@ pub struct RevocationHits {
     /// Number of different callers of those credentials.
     pub callers: u64,
     /// The number of these credentials that have a lease at an upstream.
-    pub elsewhere: u64,
+    pub at_upstreams: u64,
 }
 
 impl Authority {
@@ -217,18 +217,18 @@ impl HitCounter {
         if self.was_covered(state, &facts) {
             return;
         }
-        let elsewhere = u64::from(CredentialKind::from_number(live.kind().into()).is_some_and(|kind| !kind.made_here()));
+        let at_upstreams = u64::from(CredentialKind::from_number(live.kind().into()).is_some_and(|kind| !kind.made_locally()));
         let mut hit = false;
         for one in self.each.iter_mut().filter(|one| one.rules.covers(&facts).is_some()) {
             hit = true;
             one.hits.credentials += 1;
-            one.hits.elsewhere += elsewhere;
+            one.hits.at_upstreams += at_upstreams;
             one.names.tasks.insert(task.terms.id);
             one.names.callers.insert(live.caller().into());
         }
         if hit {
             self.all.credentials += 1;
-            self.all.elsewhere += elsewhere;
+            self.all.at_upstreams += at_upstreams;
             self.names.tasks.insert(task.terms.id);
             self.names.callers.insert(live.caller().into());
             if let Some(radius) = &mut self.radius {

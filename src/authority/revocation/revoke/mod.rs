@@ -17,7 +17,7 @@ use mayfly_base::refusal::{Error, Reason, Refusal};
 use mayfly_identity::caller::Caller;
 use mayfly_ledger::ProposalKind;
 use mayfly_ledger::record::{Author, CredentialReleased, Event, LockLifted, Record, TargetsRevoked};
-use mayfly_ledger::revocation::{Rules, Target};
+use mayfly_ledger::revocation::{Rules, SharedRules, Target};
 use mayfly_policy::admin;
 use mayfly_verify::seq::{CredentialId, Millis, Seq};
 
@@ -244,7 +244,7 @@ fn all_confirmed(hits: &RevocationHits) -> Error {
 }
 
 /// The rules in effect for these targets.
-fn rules_of(rules: &Rules, targets: &[Target]) -> Rules {
+fn rules_of(rules: &SharedRules, targets: &[Target]) -> Rules {
     let mut before = Rules::default();
     for (target, entry) in targets.iter().filter_map(|t| Some((t, rules.get(t)?))).filter(|(_, e)| e.revoked > Seq::ZERO) {
         before.add(target, Some(entry.revoked), None, Millis(u64::MAX));

@@ -16,7 +16,10 @@ use crate::tasks::{IdempotencyKey, request_of};
 use mayfly_base::limits;
 use mayfly_base::refusal::{Error, Fault};
 use mayfly_ledger::ProposalKind;
-use mayfly_ledger::record::{Author, Event, NarrowedKind, NarrowingCompleted, Record, TargetsRevoked};
+use mayfly_ledger::record::{
+    Author, BindingUpdated, DocumentTable, Event, NarrowedKind, NarrowingCompleted, PolicySetUpdated, Record, TargetsRevoked,
+    UpstreamUpdated,
+};
 use mayfly_ledger::revocation::{Rules, Target};
 use mayfly_ledger::state::{RememberedRequest, State};
 use mayfly_policy::decide::CredentialSnapshot;
@@ -229,13 +232,15 @@ impl Authority {
     pub async fn finish_narrowings(&self) -> Result<(), Error> {
         let open = self.ledger.settled(|s| s.narrowing()).await?;
         let mut stopped = Ok(());
-        for (what, name, _) in open {
+        for (kind, name, _) in open {
+            let Some(table) = DocumentTable::narrowed(kind as i32) else { continue };
             // A search that fails must not delay the others.
-            let done = match what {
-                NarrowedKind::Upstream => self.finish_registration(&name).await,
-                NarrowedKind::Policy => self.finish_policy(&name).await,
-                NarrowedKind::Binding => self.finish_binding(&name).await,
-                NarrowedKind::Unspecified => Ok(()),
+            let done = match table {
+                DocumentTable::Upstreams => self.finish_document::<UpstreamUpdated>(table, &name).await,
+                DocumentTable::Bindings => self.finish_document::<BindingUpdated>(table, &name).await,
+                DocumentTable::Policies | DocumentTable::ShadowPolicies => {
+                    self.finish_document::<PolicySetUpdated>(table, &name).await
+                }
             };
             stopped = done.and(stopped);
         }

@@ -67,7 +67,7 @@ fn published(key: &ManagedKey) -> bool {
 impl Authority {
     /// Adapts the bundle of the own trust domain to the keys of its CA. The certificate of a removed key leaves the bundle, and what the
     /// key signed is revoked.
-    pub async fn tend_own_bundle(&self) -> Result<(), Error> {
+    pub async fn update_own_bundle(&self) -> Result<(), Error> {
         let Some(own) = &self.own_domain else { return Ok(()) };
         let domain = own.trust_domain.as_str();
         let (keys, before) = self.ledger.settled(|s| (s.keys.clone(), s.bundles.get(domain).cloned())).await?;

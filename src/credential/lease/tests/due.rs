@@ -10,8 +10,8 @@ fn told<T>(answer: Result<T, Error>) -> T {
     answer.map_err(|e| e.to_string()).unwrap()
 }
 
-async fn round(process: &Process) {
-    told(process.leases.round().await);
+async fn undo_due(process: &Process) {
+    told(process.leases.undo_due().await);
 }
 
 async fn put(process: &Process, event: Event) {
@@ -84,7 +84,7 @@ async fn open(process: &Process, task: [u8; 16], parent: &[u8], deadline_ms: u64
 async fn until_gone(server: &Server, process: &Process, name: &str) {
     let began = System::real().steady();
     while server.alive().contains(name) {
-        round(process).await;
+        undo_due(process).await;
         tokio::time::sleep(Duration::from_millis(5)).await;
         assert!(System::real().steady() - began < 20_000, "{name} is still there");
     }
@@ -95,18 +95,18 @@ async fn what_stands_is_not_looked_at_before_it_is_due() {
     let (server, process) = fresh(Life::of(u64::MAX)).await;
     stand(&process, limits::LEASES_LOOK as u32 + 50).await;
     let name = issue(&process, TASK, 300_000).await;
-    round(&process).await;
+    undo_due(&process).await;
     let reads = || process.disk.reads.load(Ordering::Relaxed);
     let before = reads();
     for _ in 0..10 {
-        round(&process).await;
+        undo_due(&process).await;
     }
     assert_eq!(reads(), before, "nothing is due");
 
     // One credential is released: its lease is checked, and no other.
     let credential = lease_of(&process, &name).unwrap().1.credential;
     put(&process, Event::Released(CredentialReleased { credential: credential.as_bytes().to_vec(), keep_until: u64::MAX })).await;
-    told(process.leases.round().await);
+    told(process.leases.undo_due().await);
     assert!(reads() <= before + 2, "{} reads for one", reads() - before);
     until_gone(&server, &process, &name).await;
     assert_eq!(open_leases(&process), limits::LEASES_LOOK + 50);
@@ -144,7 +144,7 @@ async fn what_time_alone_ends_is_undone_when_it_ends() {
     let beats = TaskHeartbeats { tasks: vec![vec![33; 16]], all: false, away_since: 0 };
     put(&process, Event::TaskHeartbeats(beats)).await;
     tokio::time::sleep(Duration::from_millis(250)).await;
-    round(&process).await;
+    undo_due(&process).await;
     assert!(server.alive().contains(&name), "it showed life");
     until_gone(&server, &process, &name).await;
 }
@@ -166,7 +166,7 @@ async fn a_deadline_that_moved_is_the_one_that_counts() {
     let longer = issue(&process, [41; 16], 50_000).await;
     until_gone(&server, &process, &name).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
-    round(&process).await;
+    undo_due(&process).await;
     assert_eq!(server.alive(), [longer.clone()].into(), "its task goes on");
     put(&process, Event::TaskClosed(mayfly_ledger::record::TaskClosed { task: vec![41; 16], outcome: 1, ..Default::default() }))
         .await;

@@ -26,7 +26,7 @@ use mayfly_verify::seq::{LeaseId, Millis};
 
 pub const TIMING: LeaseTiming =
     LeaseTiming { make_ms: 120, call_ms: 120, left_ms: 260, retry_min_ms: 2, retry_max_ms: 20, look_ms: 5 };
-pub fn elsewhere(remotes: UpstreamConnectors, timing: LeaseTiming) -> ConnectorSettings {
+pub fn connectors(remotes: UpstreamConnectors, timing: LeaseTiming) -> ConnectorSettings {
     ConnectorSettings { remotes, timing, places: LeaseConcurrency::default() }
 }
 
@@ -168,7 +168,7 @@ impl Process {
         let (reads, follows) = (AtomicU64::default(), OnceLock::new());
         let disk = Arc::new(Disk { log: Mutex::new(log), reads, follows, life: life.clone(), system: system.clone() });
         let accounts = Accounts::at(server, life.clone());
-        let leases = LeaseDriver::new(disk.clone(), elsewhere(UpstreamConnectors::default().with(accounts), TIMING), system);
+        let leases = LeaseDriver::new(disk.clone(), connectors(UpstreamConnectors::default().with(accounts), TIMING), system);
         disk.follows.set(Arc::downgrade(&leases)).unwrap_or_else(|_| panic!("set once"));
         Process { disk, leases, life }
     }
@@ -216,7 +216,7 @@ impl Process {
         let limit = std::time::Duration::from_secs(20);
         let done = tokio::time::timeout(limit, async {
             while self.unfinished() > 0 {
-                let wait = self.leases.round().await.map_err(|e| e.to_string()).unwrap();
+                let wait = self.leases.undo_due().await.map_err(|e| e.to_string()).unwrap();
                 tokio::time::sleep(std::time::Duration::from_millis(wait.clamp(1, 5))).await;
             }
         });

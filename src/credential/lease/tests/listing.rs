@@ -1,6 +1,6 @@
 //! Tests of the list of leases that are not undone yet, and of an operator's actions on them.
 
-use super::kit::elsewhere;
+use super::kit::connectors;
 use super::*;
 
 #[tokio::test]
@@ -15,7 +15,7 @@ async fn what_cannot_be_undone_is_listed_with_the_upstreams_words_and_an_operato
         .map_err(|e| e.to_string())
         .unwrap();
     for _ in 0..5 {
-        process.leases.round().await.map_err(|e| e.to_string()).unwrap();
+        process.leases.undo_due().await.map_err(|e| e.to_string()).unwrap();
         tokio::time::sleep(Duration::from_millis(2 * TIMING.retry_max_ms)).await;
     }
     let listed = process.leases.list(None, 10).await.map_err(|e| e.to_string()).unwrap().remove(0);
@@ -23,7 +23,7 @@ async fn what_cannot_be_undone_is_listed_with_the_upstreams_words_and_an_operato
     assert_eq!((&*listed.last, &*listed.lease.handle), ("REFUSED", &*name));
     let record = Record::new(Author::LocalUid(0), abandoned(listed.id, "the database is gone\nfor good"));
     process.disk.commit(vec![record]).await.map_err(|e| e.to_string()).unwrap();
-    process.leases.round().await.map_err(|e| e.to_string()).unwrap();
+    process.leases.undo_due().await.map_err(|e| e.to_string()).unwrap();
     assert_eq!(open_leases(&process), 0);
     assert_eq!(closings(&process)[0].detail, "the database is gone for good");
     assert_eq!(server.alive().len(), 1, "it stands, and the ledger says whose decision that was");
@@ -34,33 +34,33 @@ async fn pauses_grow_and_a_retry_does_not_wait() {
     let (server, process) = fresh(Life::of(u64::MAX)).await;
     let slow = LeaseTiming { retry_min_ms: 60_000, retry_max_ms: 600_000, ..TIMING };
     let leases =
-        LeaseDriver::new(process.disk.clone(), elsewhere(process.leases.elsewhere.remotes.clone(), slow), System::real());
+        LeaseDriver::new(process.disk.clone(), connectors(process.leases.connectors.remotes.clone(), slow), System::real());
     process.exchange(async |_| ()).await.map_err(|e| e.to_string()).unwrap();
     server.shared.lock().wrong = [("DROP", vec![Wrong::Refuses; 2])].into();
     process.disk.commit(vec![revoke(Target::Everything)]).await.map_err(|e| e.to_string()).unwrap();
-    let round = async || {
-        leases.round().await.map_err(|e| e.to_string()).unwrap();
+    let undo_due = async || {
+        leases.undo_due().await.map_err(|e| e.to_string()).unwrap();
         leases.list(None, 1).await.map_err(|e| e.to_string()).unwrap().pop()
     };
-    let first = round().await.unwrap();
+    let first = undo_due().await.unwrap();
     assert!(first.attempts == 1 && first.next_in_ms > 59_000, "{first:?}");
-    assert_eq!(round().await.unwrap().attempts, 1, "not before its time");
+    assert_eq!(undo_due().await.unwrap().attempts, 1, "not before its time");
     leases.retry(first.id);
-    assert_eq!(round().await.unwrap().attempts, 2);
+    assert_eq!(undo_due().await.unwrap().attempts, 2);
     leases.retry(first.id);
-    assert!(round().await.is_none(), "it took");
+    assert!(undo_due().await.is_none(), "it took");
     assert!(server.alive().is_empty());
 }
 
 #[tokio::test]
 async fn a_kind_that_nobody_serves_is_refused_and_its_leases_are_listed() {
     let (_, process) = fresh(Life::of(u64::MAX)).await;
-    let bare = LeaseDriver::new(process.disk.clone(), elsewhere(UpstreamConnectors::default(), TIMING), System::real());
+    let bare = LeaseDriver::new(process.disk.clone(), connectors(UpstreamConnectors::default(), TIMING), System::real());
     assert_eq!(reason(bare.mint(process.grant(), 1).await), Reason::NotServed);
     assert_eq!(open_leases(&process), 0);
     process.exchange(async |_| ()).await.map_err(|e| e.to_string()).unwrap();
     process.disk.commit(vec![revoke(Target::Everything)]).await.map_err(|e| e.to_string()).unwrap();
-    bare.round().await.map_err(|e| e.to_string()).unwrap();
+    bare.undo_due().await.map_err(|e| e.to_string()).unwrap();
     let listed = bare.list(None, 1).await.map_err(|e| e.to_string()).unwrap().remove(0);
     assert_eq!(listed.last, "credential kind 5 is not served here");
 }
@@ -69,8 +69,8 @@ async fn a_kind_that_nobody_serves_is_refused_and_its_leases_are_listed() {
 async fn as_many_are_made_at_once_as_is_set() {
     let (server, process) = fresh(Life::of(u64::MAX)).await;
     let places = LeaseConcurrency { making_per_upstream: 1, ..LeaseConcurrency::default() };
-    let elsewhere = ConnectorSettings { places, ..elsewhere(process.leases.elsewhere.remotes.clone(), TIMING) };
-    let leases = LeaseDriver::new(process.disk.clone(), elsewhere, System::real());
+    let connectors = ConnectorSettings { places, ..connectors(process.leases.connectors.remotes.clone(), TIMING) };
+    let leases = LeaseDriver::new(process.disk.clone(), connectors, System::real());
     server.shared.lock().wrong = [("MAKE", vec![Wrong::IsSlow])].into();
     let both = tokio::join!(leases.mint(process.grant(), 1), leases.mint(process.grant(), 2));
     let no = match both {

@@ -155,7 +155,7 @@ async fn what_is_handed_out_stays_until_it_ends_and_a_hold_is_no_end() {
     let held = TaskHeld { task: TASK.to_vec(), rank: 3, reason: String::new() };
     process.disk.commit(vec![Record::new(Author::LocalUid(0), Event::TaskHeld(held))]).await.map_err(|e| e.to_string()).unwrap();
     tokio::time::sleep(Duration::from_millis(TIMING.left_ms + 50)).await;
-    process.leases.round().await.map_err(|e| e.to_string()).unwrap();
+    process.leases.undo_due().await.map_err(|e| e.to_string()).unwrap();
     assert_eq!(server.alive(), names.iter().cloned().collect());
 
     let credential = lease_of(&process, &names[0]).unwrap().1.credential;

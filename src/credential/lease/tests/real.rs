@@ -1,6 +1,6 @@
 //! The same over the real ledger with its receipts, lanes and durable head.
 
-use super::kit::{Accounts, elsewhere};
+use super::kit::{Accounts, connectors};
 use super::*;
 use crate::testing::{grant, plain, world};
 use mayfly_base::system::ManualClock;
@@ -26,7 +26,7 @@ async fn it_is_made_handed_out_and_undone_through_the_ledger() {
     let server = Server::start().await;
     let remotes = UpstreamConnectors::default().with(Accounts::at(&server, Life::of(u64::MAX)));
     let over = Arc::new(ReplicaLedger::new(ledger.clone(), system.clone()));
-    let leases = LeaseDriver::new(over, elsewhere(remotes, TIMING), system.clone());
+    let leases = LeaseDriver::new(over, connectors(remotes, TIMING), system.clone());
     let follows = leases.clone();
     ledger.observe(move |batch| follows.follow(batch.records.iter().filter_map(CommittedRecord::change).map(|r| &**r)));
 
@@ -36,7 +36,7 @@ async fn it_is_made_handed_out_and_undone_through_the_ledger() {
     let (id, before) = (minted.id(), ledger.durable());
     let receipt = told(ledger.commit(ProposalKind::Grant, minted.records()).await);
     assert!(minted.reveal(receipt).unwrap().seq() > before);
-    told(leases.round().await);
+    told(leases.undo_due().await);
     assert_eq!(server.alive().len(), 1);
 
     let undoing = tokio::spawn(leases.clone().run());

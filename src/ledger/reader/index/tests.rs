@@ -45,15 +45,15 @@ fn log() -> (MemoryStore, SearchCursor) {
     (store, SearchCursor { position: COMMITS, seq, before: Seq::LAST })
 }
 
-fn glimpses(store: &dyn Store) -> Vec<ScannedCommit> {
+fn scan_commits(store: &dyn Store) -> Vec<ScannedCommit> {
     let mut seq = Seq::ZERO;
     let all = store.read(1, usize::MAX).unwrap();
-    let glimpse = |entry: mayfly_store::StoredCommit| {
-        let glimpse = ScannedCommit::of(entry.at, seq, &entry.bytes).unwrap();
-        seq = glimpse.last;
-        glimpse
+    let scanned = |entry: mayfly_store::StoredCommit| {
+        let scanned = ScannedCommit::of(entry.at, seq, &entry.bytes).unwrap();
+        seq = scanned.last;
+        scanned
     };
-    all.into_iter().map(glimpse).collect()
+    all.into_iter().map(scanned).collect()
 }
 
 fn steps(store: &dyn Store) -> Vec<LogCommit> {
@@ -167,7 +167,7 @@ fn files(dir: &Path) -> Vec<std::path::PathBuf> {
 #[test]
 fn a_part_that_cannot_be_written_leaves_nothing_behind_and_is_made_later() {
     let (store, end) = log();
-    let all = glimpses(&store);
+    let all = scan_commits(&store);
     let (dir, good) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let mut index = HistoryIndex::open(Some(good.path())).unwrap();
     feed(&mut index, &all);
@@ -199,7 +199,7 @@ fn a_part_that_cannot_be_written_leaves_nothing_behind_and_is_made_later() {
 #[test]
 fn it_leads_to_all_that_is_there_also_with_parts_missing_or_damaged() {
     let (store, end) = log();
-    let all = glimpses(&store);
+    let all = scan_commits(&store);
     let dir = tempfile::tempdir().unwrap();
     let mut index = HistoryIndex::open(Some(dir.path())).unwrap();
     feed(&mut index, &all);
@@ -246,7 +246,7 @@ fn it_leads_to_all_that_is_there_also_with_parts_missing_or_damaged() {
 #[test]
 fn what_was_written_at_a_stop_is_gone_on_with_after_it() {
     let (store, end) = log();
-    let all = glimpses(&store);
+    let all = scan_commits(&store);
     let dir = tempfile::tempdir().unwrap();
     let mut index = HistoryIndex::open(Some(dir.path())).unwrap();
     let (before, after) = all.split_at(1_003);
@@ -267,7 +267,7 @@ fn what_was_written_at_a_stop_is_gone_on_with_after_it() {
 #[test]
 fn one_name_leads_to_few_blocks_and_a_seq_to_its_own() {
     let (store, end) = log();
-    let all = glimpses(&store);
+    let all = scan_commits(&store);
     let mut index = HistoryIndex::default();
     feed(&mut index, &all);
     let total = index.segments.values().map(|s| s.blocks().len()).sum::<usize>();

@@ -13,7 +13,7 @@ impl Namer<'_> {
         self.who(&e.owner);
     }
 
-    pub(super) fn glass(&mut self, e: &BreakGlassStepTaken) {
+    pub(super) fn break_glass(&mut self, e: &BreakGlassStepTaken) {
         self.task(&e.task);
         self.identities(&e.people);
         e.reviewer.iter().for_each(|one| self.identity(one));

@@ -2,10 +2,10 @@
 
 mod approvals;
 mod authorize;
+mod break_glass;
 mod changes;
 mod due;
 mod generations;
-mod glass;
 mod groups;
 mod history;
 mod logins;

@@ -101,8 +101,8 @@ fn more_time_is_for_this_task_this_deadline_and_who_asked_and_once_also_within_a
         change(&mut extended);
         assert_eq!(reason(&extends(&mut log, extended)), Reason::ApprovalNeeded, "{what}");
     }
-    let elsewhere = extension(&log, &other, 1_000, &approval);
-    assert_eq!(reason(&extends(&mut log, elsewhere)), Reason::ApprovalNeeded, "another task");
+    let other_task = extension(&log, &other, 1_000, &approval);
+    assert_eq!(reason(&extends(&mut log, other_task)), Reason::ApprovalNeeded, "another task");
     let issue = log.issue(&task);
     let used = Record {
         event: issue.event.clone().map(|event| match event {

@@ -10,7 +10,7 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::super::intern::Slot;
-use mayfly_verify::persistent::PagedVec;
+use crate::persistent::PagedVec;
 use mayfly_verify::seq::Millis;
 
 /// Entries that are due in one second (or some of them), in the order in which they were added.

@@ -24,12 +24,12 @@ pub use shared_values::Lineage;
 
 use super::Issuance;
 use super::intern::Slot;
+use crate::persistent::SlotIndex;
 use entry::{EntryFields, id_prefix};
 use expired_requests::ExpiredRequest;
 use expiry_pages::{ExpiryPage as _, ExpiryPages};
 use mayfly_base::limits;
 use mayfly_store::Position;
-use mayfly_verify::persistent::SlotIndex;
 use mayfly_verify::seq::{CredentialId, Millis, Seq};
 use page::CredentialPage;
 use shared_values::{CredentialProfile, SharedValues};

@@ -1,7 +1,7 @@
 //! Verdicts on authorizations of actions, and on reports of uses.
 
 use super::super::{Issuance, LiveCredential, State, Verdict, facts_of};
-use super::issue::in_glass;
+use super::issue::in_break_glass;
 use super::{GroupEffects, malformed, refused_by};
 use crate::record::{ActionAuthorized, ApprovalKind, CredentialIssued, USE_OUTCOMES, UsesReported};
 use crate::revocation::{Facts, TargetKinds};
@@ -37,7 +37,7 @@ impl State {
         if *task.terms.environment != *decided.environment {
             return Err(Refusal::new(Reason::EnvironmentWall, "task and upstream belong to different environments"));
         }
-        in_glass(decided, task.terms.break_glass, || task.admits(&decided.caller))?;
+        in_break_glass(decided, task.terms.break_glass, || task.admits(&decided.caller))?;
         let end = Millis(decided.expires_at).min(task.deadline).min(time.plus(limits::AUTHORIZATION_MS));
         if e.good_until <= time.0 || Millis(e.good_until) > end.plus(limits::CLOCK_SKEW_MS) {
             return Err(Refusal::new(Reason::NoLifeLeft, "the expiry of the authorization is not within its bounds"));

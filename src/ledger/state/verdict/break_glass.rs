@@ -10,9 +10,9 @@ use mayfly_verify::seq::{CredentialId, Millis, Seq, TaskId};
 
 impl GroupEffects<'_> {
     /// A break-glass task must be opened by a person, named by the next record of the group.
-    pub(super) fn no_glass_of_nobody(&self) -> Verdict {
+    pub(super) fn break_glass_is_requested(&self) -> Verdict {
         let opens = self.tasks.iter().any(|t| t.break_glass && t.parent.is_empty());
-        if opens && !self.glass { Err(malformed("a break-glass task that nobody asked for")) } else { Ok(()) }
+        if opens && !self.break_glass { Err(malformed("a break-glass task that nobody asked for")) } else { Ok(()) }
     }
 }
 
@@ -30,8 +30,8 @@ fn none(id: &TaskId) -> Refusal {
 }
 
 /// The refusal of a person who is in another break-glass task.
-pub(crate) fn blocked_by(who: &Principal, id: &TaskId, glass: &BreakGlassTask, now: Millis) -> Refusal {
-    let (what, way_out) = match glass.over(now) {
+pub(crate) fn blocked_by(who: &Principal, id: &TaskId, break_glass: &BreakGlassTask, now: Millis) -> Refusal {
+    let (what, way_out) = match break_glass.over(now) {
         true => ("nobody reviewed", format!("a third person looks at it: mayfly break-glass review {id} --text TEXT")),
         false => ("is open", format!("end it: mayfly break-glass close {id}")),
     };
@@ -61,12 +61,12 @@ fn lasts(event: &Event) -> bool {
 
 impl State {
     /// People who act in break-glass cannot make lasting changes, even if their server did not know yet that they act in it.
-    pub(super) fn not_from_glass(&self, event: &Event, record: &Record, time: Millis) -> Verdict {
-        if self.glasses.is_empty() || !lasts(event) {
+    pub(super) fn outside_break_glass(&self, event: &Event, record: &Record, time: Millis) -> Verdict {
+        if self.break_glass_tasks.is_empty() || !lasts(event) {
             return Ok(());
         }
         let Ok(who) = somebody(record) else { return Ok(()) };
-        match self.glasses.acts(&who, &who.sub, time) {
+        match self.break_glass_tasks.acts(&who, &who.sub, time) {
             Some(task) => {
                 let what = format!("{} acts in break-glass task {task}, which changes nothing that lasts", who.name());
                 Err(Refusal::new(Reason::NotYours, what).by("break-glass"))
@@ -76,7 +76,7 @@ impl State {
     }
 
     /// A break-glass task, or a task below one, must stay within the bounds of break-glass.
-    pub(super) fn glass_within(&self, e: &TaskOpened, pending: &GroupEffects<'_>) -> Verdict {
+    pub(super) fn within_break_glass(&self, e: &TaskOpened, pending: &GroupEffects<'_>) -> Verdict {
         if e.parent.is_empty() {
             let longest = Millis(e.opened_at).plus(limits::BREAK_GLASS_MS);
             let plain = e.callers.is_empty() && e.approval.is_empty() && e.heartbeat == 0 && pending.tasks.is_empty();
@@ -92,11 +92,11 @@ impl State {
             };
         }
         let parent = TaskId::from_slice(&e.parent).and_then(|p| self.tasks.get(&p));
-        let glass = parent.filter(|p| p.terms.break_glass);
-        if glass.is_some() != e.break_glass {
+        let break_glass = parent.filter(|p| p.terms.break_glass);
+        if break_glass.is_some() != e.break_glass {
             return Err(malformed("a child task that does not say whether it is below break-glass"));
         }
-        let Some(parent) = glass else { return Ok(()) };
+        let Some(parent) = break_glass else { return Ok(()) };
         match std::iter::once(&e.opener).chain(&e.callers).find(|c| !parent.admits(c)) {
             Some(other) => {
                 Err(Refusal::new(Reason::NotYours, format!("{other} is not one of the two people of the break-glass task")))
@@ -120,14 +120,14 @@ impl State {
         match BreakGlassStep::try_from(e.step) {
             Ok(BreakGlassStep::Opened) => self.may_ask_for_glass(e, &who, time, pending),
             Ok(step @ (BreakGlassStep::Joined | BreakGlassStep::Reviewed)) => {
-                let glass = self.glasses.get(&id).filter(|_| pending.alone).ok_or_else(|| none(&id))?;
-                if *glass.environment != *e.environment || *glass.rights != *e.rights {
+                let break_glass = self.break_glass_tasks.get(&id).filter(|_| pending.alone).ok_or_else(|| none(&id))?;
+                if *break_glass.environment != *e.environment || *break_glass.rights != *e.rights {
                     return Err(malformed("other rights than those that were opened"));
                 }
-                let named = e.people.len() == 2 && e.people.first() == glass.people.first().map(|p| &p.who);
+                let named = e.people.len() == 2 && e.people.first() == break_glass.people.first().map(|p| &p.who);
                 match step {
-                    BreakGlassStep::Joined if named => self.may_join(&id, glass, (e, &who), record.revision(), time),
-                    BreakGlassStep::Reviewed if named => self.may_review(&id, glass, (e, &who), record.revision(), time),
+                    BreakGlassStep::Joined if named => self.may_join(&id, break_glass, (e, &who), record.revision(), time),
+                    BreakGlassStep::Reviewed if named => self.may_review(&id, break_glass, (e, &who), record.revision(), time),
                     _ => Err(malformed("other people than those who opened it")),
                 }
             }
@@ -156,7 +156,7 @@ impl State {
         pending: &mut GroupEffects<'a>,
     ) -> Verdict {
         let opened = match pending.tasks.as_slice() {
-            [task] if task.task == e.task && task.break_glass && task.parent.is_empty() && !pending.glass => task,
+            [task] if task.task == e.task && task.break_glass && task.parent.is_empty() && !pending.break_glass => task,
             _ => return Err(malformed("break-glass without the task that it opens before it in its group")),
         };
         let first = e.people.as_slice() == std::slice::from_ref(who) && opened.owner.as_ref() == Some(who);
@@ -164,24 +164,24 @@ impl State {
             return Err(malformed("break-glass that somebody else asked for than opens its task"));
         }
         self.free_for_glass(who, &e.caller, time)?;
-        if let Some((other, _)) = self.glasses.waiting(who, &e.caller, time) {
+        if let Some((other, _)) = self.break_glass_tasks.waiting(who, &e.caller, time) {
             let no = Refusal::new(
                 Reason::AlreadyExists,
                 format!("break-glass task {other} of {} waits for a second person", who.name()),
             );
             return Err(no.way_out(format!("end it: mayfly break-glass close {other}")));
         }
-        if self.glasses.open(time) >= limits::BREAK_GLASS {
+        if self.break_glass_tasks.open(time) >= limits::BREAK_GLASS {
             return Err(Refusal::limit("break_glass", limits::BREAK_GLASS as u64, std::time::Duration::from_secs(60)));
         }
-        pending.glass = true;
+        pending.break_glass = true;
         Ok(())
     }
 
     /// A person in another break-glass task, or in one that was not reviewed, can neither open nor join one.
     fn free_for_glass(&self, who: &Principal, caller: &str, time: Millis) -> Verdict {
-        match self.glasses.blocks(who, caller) {
-            Some((other, glass)) => Err(blocked_by(who, other, glass, time)),
+        match self.break_glass_tasks.blocks(who, caller) {
+            Some((other, break_glass)) => Err(blocked_by(who, other, break_glass, time)),
             None => Ok(()),
         }
     }
@@ -189,22 +189,22 @@ impl State {
     fn may_join(
         &self,
         id: &TaskId,
-        glass: &BreakGlassTask,
+        break_glass: &BreakGlassTask,
         (e, who): (&BreakGlassStepTaken, &Principal),
         revision: Seq,
         time: Millis,
     ) -> Verdict {
-        let Some(first) = glass.people.first() else { return Err(none(id)) };
-        if glass.joined() {
+        let Some(first) = break_glass.people.first() else { return Err(none(id)) };
+        if break_glass.joined() {
             return Err(Refusal::new(Reason::AlreadyExists, format!("break-glass task {id} already has its two people")));
         }
-        if glass.over(time) || self.tasks.get(id).is_none_or(|t| t.closed.is_some()) {
+        if break_glass.over(time) || self.tasks.get(id).is_none_or(|t| t.closed.is_some()) {
             return Err(Refusal::new(Reason::TaskNotActive, format!("break-glass task {id} is over: nobody joined in time")));
         }
         if e.people.get(1) != Some(who) || e.caller.is_empty() {
             return Err(malformed("somebody who joins in another one's name"));
         }
-        if glass.is_of(who, &e.caller) {
+        if break_glass.is_of(who, &e.caller) {
             let no = Refusal::new(
                 Reason::NotYours,
                 format!("{} opened break-glass task {id}: another person has to join", who.name()),
@@ -240,28 +240,28 @@ impl State {
     fn may_review(
         &self,
         id: &TaskId,
-        glass: &BreakGlassTask,
+        break_glass: &BreakGlassTask,
         (e, who): (&BreakGlassStepTaken, &Principal),
         revision: Seq,
         time: Millis,
     ) -> Verdict {
-        if !glass.joined() {
+        if !break_glass.joined() {
             let what = format!("break-glass task {id} never had its two people: there is nothing to review");
             return Err(Refusal::new(Reason::TaskNotActive, what));
         }
-        if !glass.over(time) {
+        if !break_glass.over(time) {
             return Err(Refusal::new(
                 Reason::TaskNotActive,
                 format!("break-glass task {id} has not ended yet: it can be reviewed only afterwards"),
             ));
         }
-        if glass.review.is_some() {
+        if break_glass.review.is_some() {
             return Err(Refusal::new(Reason::AlreadyExists, format!("break-glass task {id} was reviewed already")));
         }
-        if e.reviewer.as_ref() != Some(who) || e.text.is_empty() || e.people.get(1) != glass.people.get(1).map(|p| &p.who) {
+        if e.reviewer.as_ref() != Some(who) || e.text.is_empty() || e.people.get(1) != break_glass.people.get(1).map(|p| &p.who) {
             return Err(malformed("a review in another one's name, of other people, or without a word"));
         }
-        if glass.is_of(who, &e.caller) {
+        if break_glass.is_of(who, &e.caller) {
             let what = format!("{} acted in break-glass task {id}: a third person reviews it", who.name());
             return Err(Refusal::new(Reason::NotYours, what).by("a third person"));
         }

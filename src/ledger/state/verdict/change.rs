@@ -4,7 +4,9 @@ use super::super::tasks::Task;
 use super::super::{RegistrationFields, State, Verdict};
 use super::authorize::used;
 use super::{GroupEffects, malformed, stale};
-use crate::record::{Author, BundleUpdated, Event, HistoryRemoved, HoldRank, NarrowedKind, Record, TaskOutcome, UpstreamUpdated};
+use crate::record::{
+    Author, BundleUpdated, DocumentFields, DocumentTable, Event, HistoryRemoved, HoldRank, NarrowedKind, Record, TaskOutcome,
+};
 use crate::revocation::Target;
 use mayfly_base::limits;
 use mayfly_base::refusal::{Reason, Refusal};
@@ -18,7 +20,7 @@ impl State {
         time: Millis,
         pending: &mut GroupEffects<'a>,
     ) -> Verdict {
-        self.not_from_glass(event, record, time)?;
+        self.outside_break_glass(event, record, time)?;
         match event {
             Event::TaskClosed(e) => {
                 self.known_task(&e.task, |t| t.closed.is_none(), "is over already")?;
@@ -86,37 +88,41 @@ impl State {
 
     /// Whether a change may take effect, made by one person alone or with another person's approval.
     pub(super) fn may_take_effect(&self, event: &Event) -> Verdict {
-        match event {
-            Event::PolicySet(e) => {
-                let table = if e.audit_only { &self.audit_policies } else { &self.policies };
-                next_version(e.version, table.get(e.environment.as_str()).map(|v| v.version))
-            }
-            Event::BindingSet(e) => {
-                let now = self.bindings.get(e.name.as_str());
-                next_version(e.version, now.map(|v| v.version))?;
-                match now.is_none() && self.bindings.len() >= limits::BINDINGS {
-                    true => Err(Refusal::limit("bindings", limits::BINDINGS as u64, std::time::Duration::ZERO)),
-                    false => Ok(()),
-                }
-            }
-            Event::UpstreamSet(e) => self.may_register(e),
-            Event::BundleSet(e) => self.bundle_may_follow(e),
-            _ => Err(malformed("a change that nobody approves")),
+        if let Event::BundleSet(e) = event {
+            return self.bundle_may_follow(e);
+        }
+        let document = event.document().ok_or_else(|| malformed("a change that nobody approves"))?;
+        self.document_may_follow(&document)?;
+        match document.table {
+            DocumentTable::Upstreams if !document.retired => self.may_register(&document),
+            _ => Ok(()),
         }
     }
 
-    /// A registration must be the next version of its name, keep its environment, and have an audience and a target that no other upstream
-    /// has: with two registrations of one target, the narrower one would protect nothing.
-    fn may_register(&self, e: &UpstreamUpdated) -> Verdict {
-        let now = self.upstreams.get(e.name.as_str());
+    /// A document must be the next version of its name, and the name must not be retired.
+    fn document_may_follow(&self, document: &DocumentFields<'_>) -> Verdict {
+        let table = self.documents(document.table);
+        let now = table.get(document.name);
         if now.is_some_and(|v| v.retired) {
-            return Err(Refusal::new(Reason::UpstreamNotActive, format!("upstream {} was retired for good", e.name)));
+            return Err(Refusal::new(Reason::UpstreamNotActive, format!("upstream {} was retired for good", document.name)));
         }
-        next_version(e.version, now.map(|v| v.version))?;
-        if now.is_none() && self.upstreams.len() >= limits::UPSTREAMS {
-            return Err(Refusal::limit("upstreams", limits::UPSTREAMS as u64, std::time::Duration::ZERO));
+        let (version, next) = (document.version, now.map_or(0, |v| v.version) + 1);
+        if version != next {
+            return Err(stale(format!("version {next} would come next, not {version}")));
         }
-        let Some(claims) = RegistrationFields::of(&e.text).filter(|_| !e.retired) else { return Ok(()) };
+        match document.table.limit() {
+            Some((name, limit)) if now.is_none() && table.len() >= limit => {
+                Err(Refusal::limit(name, limit as u64, std::time::Duration::ZERO))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A registration must keep its environment, and have an audience and a target that no other upstream has: with two registrations of one
+    /// target, the narrower one would protect nothing.
+    fn may_register(&self, e: &DocumentFields<'_>) -> Verdict {
+        let Some(claims) = RegistrationFields::of(e.text) else { return Ok(()) };
+        let now = self.upstreams.get(e.name);
         if let Some(before) = now.and_then(|v| v.claims.as_ref())
             && before.environment != claims.environment
         {
@@ -252,11 +258,6 @@ impl State {
             false => Ok(()),
         }
     }
-}
-
-fn next_version(version: u64, now: Option<u64>) -> Verdict {
-    let next = now.unwrap_or(0) + 1;
-    if version == next { Ok(()) } else { Err(stale(format!("version {next} would come next, not {version}"))) }
 }
 
 fn targets_known(targets: &[crate::record::TargetRecord]) -> Result<Vec<Target>, Refusal> {

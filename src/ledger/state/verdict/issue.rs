@@ -9,8 +9,8 @@ use mayfly_base::refusal::{Reason, Refusal};
 use mayfly_verify::seq::{CredentialId, LeaseId, Millis, Seq, TaskId};
 
 /// In a break-glass task only its two people act, no approval widens it, and each issuance is marked as break-glass.
-pub(super) fn in_glass(e: &CredentialIssued, glass: bool, admitted: impl Fn() -> bool) -> Verdict {
-    match (glass, e.break_glass) {
+pub(super) fn in_break_glass(e: &CredentialIssued, break_glass: bool, admitted: impl Fn() -> bool) -> Verdict {
+    match (break_glass, e.break_glass) {
         (false, false) => Ok(()),
         (true, true) if !e.approval.is_empty() => {
             Err(Refusal::new(Reason::OutsideTask, "an approval gives nothing beyond what break-glass was opened for"))
@@ -72,7 +72,7 @@ impl State {
                 }
                 own = task.owner.as_ref();
                 let admitted = || task.opener == e.caller || task.callers.contains(&e.caller);
-                in_glass(e, task.break_glass, admitted)?;
+                in_break_glass(e, task.break_glass, admitted)?;
                 task.deadline
             }
             None => {
@@ -81,7 +81,7 @@ impl State {
                     return wall();
                 }
                 (tasks, owners) = (&task.terms.path, &task.terms.owners);
-                in_glass(e, task.terms.break_glass, || task.admits(&e.caller))?;
+                in_break_glass(e, task.terms.break_glass, || task.admits(&e.caller))?;
                 task.deadline.0
             }
         };

@@ -47,7 +47,7 @@ struct GroupEffects<'a> {
     activates: bool,
     released: Vec<&'a [u8]>,
     /// The group names the person who asked for its break-glass task.
-    glass: bool,
+    break_glass: bool,
 }
 
 impl<'a> GroupEffects<'a> {
@@ -66,7 +66,7 @@ impl<'a> GroupEffects<'a> {
             keys: Vec::new(),
             activates: false,
             released: Vec::new(),
-            glass: false,
+            break_glass: false,
         }
     }
 }
@@ -131,7 +131,7 @@ impl State {
             }
         }
         if !pending.tasks.is_empty() {
-            pending.no_glass_of_nobody()?;
+            pending.break_glass_is_requested()?;
             pending.all_asked()?;
         }
         if pending.activates { self.one_active(group) } else { Ok(()) }

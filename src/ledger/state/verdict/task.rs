@@ -31,7 +31,7 @@ impl State {
         self.version_in_force(&e.environment, e.policy_version)?;
         let owner = e.owner.as_ref().ok_or_else(|| malformed("a task without an owner"))?;
         let domain = trust_domain_of(&e.opener);
-        self.glass_within(e, pending)?;
+        self.within_break_glass(e, pending)?;
         let mut facts = Facts {
             revision,
             tasks: vec![id],
@@ -56,7 +56,7 @@ impl State {
             return Err(Refusal::limit("ancestors", limits::ANCESTORS as u64, std::time::Duration::ZERO));
         }
         if e.ancestors.last().is_some_and(|last| last.credential != e.ancestor) {
-            return Err(malformed("a line of ancestors that ends with another credential than was shown"));
+            return Err(malformed("a lineage of ancestors that ends with another credential than was shown"));
         }
         if !e.parent.is_empty() {
             let parent = self.active_task(&e.parent, time)?;
@@ -120,7 +120,7 @@ impl State {
         facts.identities.extend(task.terms.owners.iter().map(|o| (o.issuer.as_str(), o.sub.as_str())));
         if let Some(behalf) = task.terms.behalf.as_deref() {
             // Each of these identities acts in the task: none may get more time through it while locked.
-            add_lineage(&mut facts, &behalf.line, None, &behalf.actors, behalf.token.as_ref());
+            add_lineage(&mut facts, &behalf.lineage, None, &behalf.actors, behalf.token.as_ref());
         }
         match self.rules.blocks(&facts) {
             Some(hit) => Err(refused_by(&hit, "extending a task")),

@@ -162,7 +162,7 @@ impl<'a> BatchDecision<'a> {
     /// Makes the decision usable for later batches, if nothing has to be asked per exchange: policy is not asked again, there is no shadow
     /// policy set, no binding, no rule about tools, and no break-glass task.
     pub fn lasting(self, view: &View, compiled: &Arc<CompiledCatalog>, caller: &Caller) -> SharedDecision<'a> {
-        if self.asked_each() || self.decided.may_block.has(TargetKind::Tool) || self.decided.place.glass.is_some() {
+        if self.asked_each() || self.decided.may_block.has(TargetKind::Tool) || self.decided.place.break_glass.is_some() {
             return SharedDecision::Round(Box::new(self));
         }
         let BatchDecision { want, grants, decided, .. } = self;

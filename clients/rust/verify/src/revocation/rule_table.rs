@@ -6,9 +6,9 @@ use std::hash::Hash;
 use hashbrown::Equivalent;
 
 use super::facts::Probe;
+use super::rule_storage::{RuleMap, RuleStorage};
 use super::target::Target;
 use super::target_kind::{SORTS, TargetKind, TargetKinds};
-use crate::persistent::PersistentMap;
 use crate::seq::{CredentialId, Millis, Seq, TaskId};
 
 /// The rules in force for one target.
@@ -46,18 +46,16 @@ impl Equivalent<SvidKey> for SvidRef<'_> {
     }
 }
 
-type Names = PersistentMap<Box<str>, RevocationEntry>;
-
 /// All entries by target.
 #[derive(Clone, Default)]
-pub(super) struct RuleTable {
-    credential: PersistentMap<CredentialId, RevocationEntry>,
-    task: PersistentMap<TaskId, RevocationEntry>,
+pub(super) struct RuleTable<S: RuleStorage> {
+    credential: S::Map<CredentialId>,
+    task: S::Map<TaskId>,
     /// Tables for sorts with one name, by `TargetKind`; empty for the other sorts.
-    names: [Names; SORTS],
-    pairs: [PersistentMap<Pair, RevocationEntry>; 3],
-    anchor: PersistentMap<[u8; 32], RevocationEntry>,
-    svid: PersistentMap<SvidKey, RevocationEntry>,
+    names: [S::Map<Box<str>>; SORTS],
+    pairs: [S::Map<Pair>; 3],
+    anchor: S::Map<[u8; 32]>,
+    svid: S::Map<SvidKey>,
     /// By environment, then version. There are few, since each names a change of policy.
     policy: BTreeMap<Box<str>, BTreeMap<u64, RevocationEntry>>,
     everything: Option<RevocationEntry>,
@@ -77,7 +75,7 @@ fn hash(bytes: &[u8]) -> [u8; 32] {
     bytes.try_into().unwrap_or_default()
 }
 
-impl RuleTable {
+impl<S: RuleStorage> RuleTable<S> {
     /// The number of targets with an entry.
     pub fn len(&self) -> usize {
         self.len

@@ -5,12 +5,12 @@
 //! grant until it is lifted.
 
 use super::facts::{Facts, Probe};
+use super::rule_storage::{InPlace, RuleSchedule, RuleStorage};
 pub use super::rule_table::RevocationEntry;
 use super::rule_table::RuleTable;
 use super::target::Target;
 use super::target_kind::{SORTS, TargetKind, TargetKinds};
 use crate::limits;
-use crate::persistent::Calendar;
 use crate::seq::{Millis, Seq};
 
 /// The rule that covers a credential or blocks a grant.
@@ -24,19 +24,22 @@ pub struct Hit {
     pub lock: bool,
 }
 
+/// All rules in force, as a follower keeps them.
+pub type Rules = RuleSet<InPlace>;
+
 /// All rules in force.
 #[derive(Clone, Default)]
-pub struct Rules {
-    table: RuleTable,
+pub struct RuleSet<S: RuleStorage> {
+    table: RuleTable<S>,
     /// The newest revocation of each sort. A decision that has seen it needs no look-up for this sort.
     newest: [Seq; SORTS],
     locks: [usize; SORTS],
-    ends: Calendar<Target>,
+    ends: S::Schedule,
     /// The newest revocation among the dropped rules.
     dropped: Seq,
 }
 
-impl Rules {
+impl<S: RuleStorage> RuleSet<S> {
     /// Adds a revocation or a lock. `until` bounds the revocation; the rule of a signing key is kept for ever.
     pub fn add(&mut self, target: &Target, revoked: Option<Seq>, lock: Option<Seq>, until: Millis) {
         let sort = target.sort();
@@ -183,7 +186,7 @@ impl Rules {
     }
 
     /// When to check which rules can be dropped. Part of the state, because the order decides which rules a commit drops.
-    pub fn ends(&self) -> &Calendar<Target> {
+    pub fn ends(&self) -> &S::Schedule {
         &self.ends
     }
 
@@ -203,13 +206,13 @@ impl Rules {
         now.plus(limits::TASK_TTL_MS + limits::CREDENTIAL_TTL_MS + limits::VIEW_MAX_AGE_MS + 2 * limits::CLOCK_SKEW_MS)
     }
 
-    /// Rules from [`entries`](Rules::entries), [`ends`](Rules::ends) and [`dropped`](Rules::dropped).
-    pub fn from_parts(entries: Vec<(Target, RevocationEntry)>, ends: Calendar<Target>, dropped: Seq) -> Rules {
-        let mut rules = Rules::default();
+    /// Rules from [`entries`](RuleSet::entries), [`ends`](RuleSet::ends) and [`dropped`](RuleSet::dropped).
+    pub fn from_parts(entries: Vec<(Target, RevocationEntry)>, ends: S::Schedule, dropped: Seq) -> RuleSet<S> {
+        let mut rules = RuleSet::<S>::default();
         for (target, e) in entries {
             rules.add(&target, (e.revoked > Seq::ZERO).then_some(e.revoked), e.lock, e.until);
         }
-        Rules { ends, dropped, ..rules }
+        RuleSet { ends, dropped, ..rules }
     }
 }
 

@@ -305,8 +305,8 @@ pub fn check_claims(claims: &Claims, expect: &TokenRequirements<'_>) -> Result<(
     }
     let actors = std::iter::successors(claims.act.as_deref(), |a| a.act.as_deref()).count();
     let own = &claims.own;
-    let crowded = own.tasks.len() > limits::TASK_DEPTH || own.ancestors.len() > limits::ANCESTORS || actors > limits::ACT_CHAIN;
-    if crowded || own.rests_on.len() > limits::GROUNDS {
+    let too_many = own.tasks.len() > limits::TASK_DEPTH || own.ancestors.len() > limits::ANCESTORS || actors > limits::ACT_CHAIN;
+    if too_many || own.rests_on.len() > limits::GROUNDS {
         return Err(TokenDefect::Claims("more tasks, ancestors, actors or grounds than there can be".into()));
     }
     possessed(claims, expect.possession)

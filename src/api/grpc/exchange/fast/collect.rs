@@ -79,7 +79,7 @@ impl UnaryBatcher {
         if !all.is_sorted_by_key(|one| one.ask.task()) {
             all.sort_by_key(|one| one.ask.task());
         }
-        let most = self.authority.intake.round(limits::STREAM_ROUND);
+        let most = self.authority.intake.batch_size(limits::STREAM_ROUND);
         while all.len() > most {
             let rest = all.split_off(most);
             drop(tokio::spawn(self.clone().answer_batch(std::mem::replace(&mut all, rest))));

@@ -270,7 +270,7 @@ mod tests {
             pb::StreamExchangeRequest { ask }.encode_to_vec()
         };
         assert!(matches!(decoder.plain(&message(&ask(1, false))), Some(RawRequest::Plain(_))));
-        let crowd: Vec<_> = std::iter::from_fn(|| intake.take(100).ok()).collect();
+        let tickets: Vec<_> = std::iter::from_fn(|| intake.take(100).ok()).collect();
         for odd in [false, true] {
             let sent = decoder.plain(&message(&ask(1, odd))).unwrap();
             assert!(matches!(sent, RawRequest::Unread(_)));
@@ -287,7 +287,7 @@ mod tests {
         let cut = RawRequest::Unread([&ask(1, false).encode_to_vec()[..], &[0x0a, 9]].concat().into());
         let (request_id, no) = *cut.check().unwrap_err();
         assert_eq!((&*request_id, no.field), ("1", Some("exchange")));
-        drop(crowd);
+        drop(tickets);
         assert!(matches!(decoder.plain(&message(&ask(1, false))), Some(RawRequest::Plain(_))));
     }
 

@@ -149,7 +149,7 @@ async fn drive(
         let Some(first) = next_message(&places, &mut asks, answers.closed()).await else { return };
         let (mut asked, mut held) = (Vec::with_capacity(limits::STREAM_ROUND), Vec::with_capacity(limits::STREAM_ROUND));
         let (mut next, read) = (Some(first), Stopwatch::start());
-        let most = authority.intake.round(limits::STREAM_ROUND);
+        let most = authority.intake.batch_size(limits::STREAM_ROUND);
         // Requests that arrived at the same time are decided as one batch: a task for each would cost as much as its decision.
         let over = loop {
             let Some((message, place)) = next.take() else { break None };

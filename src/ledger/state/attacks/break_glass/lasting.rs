@@ -43,7 +43,7 @@ fn an_approval_is_given_by_nobody_who_acts_in_one() {
     log.put(vec![task])[0].clone().unwrap();
     let (approval, ask) = asked(&mut log, &id);
     log.put(vec![ask])[0].clone().unwrap();
-    let glass = active(&mut log);
+    let break_glass = active(&mut log);
     assert_eq!(
         reason(&{
             let gives = given(&log, &approval);
@@ -51,7 +51,7 @@ fn an_approval_is_given_by_nobody_who_acts_in_one() {
         }),
         Reason::NotYours
     );
-    close(&mut log, &glass);
+    close(&mut log, &break_glass);
     let gives = given(&log, &approval);
     log.put(vec![gives])[0].clone().unwrap();
 }

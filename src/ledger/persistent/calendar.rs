@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::paged_vec::CountedIter;
-use crate::seq::Millis;
+use mayfly_verify::seq::Millis;
 
 /// Entries per chunk: 4 KB of slots.
 const PIECE: usize = 1_024;

@@ -31,11 +31,6 @@ impl<T, const N: usize> PagedVec<T, N> {
         self.pages.last().map_or(0, |last| (self.pages.len() - 1) * N + last.len())
     }
 
-    /// Whether there is no entry.
-    pub fn is_empty(&self) -> bool {
-        self.pages.is_empty()
-    }
-
     /// The entry at an index.
     pub fn get(&self, at: usize) -> Option<&T> {
         self.pages.get(at / N)?.get(at % N)
@@ -69,11 +64,6 @@ impl<T: Clone, const N: usize> PagedVec<T, N> {
     pub fn get_mut(&mut self, at: usize) -> Option<&mut T> {
         let page = self.pages.get_mut(at / N).filter(|page| at % N < page.len())?;
         Arc::make_mut(page).get_mut(at % N)
-    }
-
-    /// All entries, mutable. Copies every shared page.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        self.pages.iter_mut().flat_map(|page| Arc::make_mut(page).iter_mut())
     }
 }
 

@@ -44,7 +44,7 @@ impl Whom {
 }
 
 fn step(log: &Log, task: &[u8], step: BreakGlassStep, who: Whom, people: &[Whom]) -> Record {
-    let glass = BreakGlassStepTaken {
+    let break_glass = BreakGlassStepTaken {
         task: task.to_vec(),
         people: people.iter().map(|p| p.identity()).collect(),
         reviewer: (step == BreakGlassStep::Reviewed).then(|| who.identity()),
@@ -58,7 +58,7 @@ fn step(log: &Log, task: &[u8], step: BreakGlassStep, who: Whom, people: &[Whom]
         svid: Some(log.svid()),
         ..Default::default()
     };
-    Record::new(who.who(), Event::BreakGlass(glass)).decided_at(log.state.head)
+    Record::new(who.who(), Event::BreakGlass(break_glass)).decided_at(log.state.head)
 }
 
 /// The records that open a break-glass task: the task, and the person who asks for it.
@@ -230,10 +230,10 @@ fn an_action_in_it_is_authorized_for_its_people_alone_and_no_approval_widens_it(
     log.put(vec![give])[0].clone().unwrap();
     let widened = acts(&mut log, &task, &|e| (e.caller, e.approval) = (BEN.caller(), approval.clone()));
     assert_eq!(reason(&widened), Reason::OutsideTask, "what somebody gave serves for nothing in it");
-    assert_eq!(log.state.glasses.uses, 0);
+    assert_eq!(log.state.break_glass_tasks.uses, 0);
     acts(&mut log, &task, &|_| {}).unwrap();
     acts(&mut log, &task, &|e| e.caller = BEN.caller()).unwrap();
-    assert_eq!(log.state.glasses.uses, 2, "each is a use of it");
+    assert_eq!(log.state.break_glass_tasks.uses, 2, "each is a use of it");
     let plain = log.opened(&[]);
     assert_eq!(reason(&acts(&mut log, &plain, &|_| {})), Reason::InvalidField, "nor is anything else such a use");
     close(&mut log, &task);
@@ -281,10 +281,10 @@ fn by_a_login_nobody_steps_but_its_person_and_two_logins_are_one() {
 fn what_is_below_it_is_of_its_people_and_dies_with_it() {
     let mut log = Log::new();
     let task = active(&mut log);
-    let child = |log: &mut Log, opener: Whom, callers: &[Whom], glass: bool| {
+    let child = |log: &mut Log, opener: Whom, callers: &[Whom], break_glass: bool| {
         let mut record = log.task(&task);
         if let Some(Event::TaskOpened(e)) = &mut record.event {
-            (e.opener, e.break_glass) = (opener.caller(), glass);
+            (e.opener, e.break_glass) = (opener.caller(), break_glass);
             e.callers = callers.iter().map(|c| c.caller()).collect();
         }
         (id_of(&record), log.put(vec![record])[0].clone())

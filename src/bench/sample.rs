@@ -1,4 +1,4 @@
-//! Fifty policies as a mid-sized organization would write them, for benchmarks and `mayfly bench`.
+//! Fifty policies as a mid-sized organization would write them, for `mayfly bench`, benchmarks and tests.
 //!
 //! The policies read roles, upstream, scopes, and whether a tool is named, but not purpose, arguments digest or counts. Requests that
 //! differ in purpose, tool and arguments therefore share a verdict.
