@@ -13,6 +13,7 @@ pub mod backup;
 pub mod exchange;
 pub mod metrics;
 pub mod people;
+mod redecide;
 pub mod registry;
 pub mod revocation;
 pub mod source_health;

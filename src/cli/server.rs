@@ -10,13 +10,14 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use super::connect::no_way;
 use super::context::ServerTarget;
 use super::error::{CliError, ServerError};
+use mayfly_base::backoff::Backoff;
 use mayfly_base::refusal::Reason;
 use mayfly_base::system::System;
 
-/// Maximum number of attempts. With the waits below, all attempts span about a second.
-const TRIES: u32 = 4;
-/// The wait before the second attempt; it doubles with each further attempt.
-const FIRST_WAIT: Duration = Duration::from_millis(100);
+/// Maximum number of attempts. With the pauses below, all attempts span about a second.
+const TRIES: usize = 4;
+/// The shortest and the longest pause between two attempts, milliseconds.
+const PAUSES_MS: (u64, u64) = (100, 400);
 
 /// A connection to the server.
 #[derive(Clone)]
@@ -51,25 +52,24 @@ impl ApiClient {
     {
         let began = self.system.steady();
         let left = || self.deadline.saturating_sub(Duration::from_millis(self.system.steady().saturating_sub(began)));
-        let mut wait = FIRST_WAIT;
-        for last in (0..TRIES).map(|n| n + 1 == TRIES) {
+        let mut pauses = Backoff::new(PAUSES_MS.0, PAUSES_MS.1).attempts(TRIES);
+        loop {
             let mut asked = Request::new(request.clone());
             asked.set_timeout(left());
             let status = match tokio::time::timeout(left(), send(self.channel.clone(), asked)).await {
                 Ok(Ok(answer)) => return Ok(answer.into_inner()),
                 Ok(Err(status)) => status,
-                Err(_) => break,
+                Err(_) => return Err(CliError::Late(self.deadline)),
             };
             let said = self.said(&status)?;
-            let pause = said.retry_after.unwrap_or(wait).max(wait);
-            if last || !worth_repeating(&said) || pause >= left() {
+            // The server's retry delay takes precedence over a shorter pause.
+            let pause = pauses.next().map(|pause| said.retry_after.unwrap_or_default().max(pause));
+            let Some(pause) = pause.filter(|pause| worth_repeating(&said) && *pause < left()) else {
                 return Err(CliError::Server(Box::new(said)));
-            }
+            };
             tracing::debug!(code = ?said.code, reason = said.reason_text, ?pause, "trying again");
             tokio::time::sleep(pause).await;
-            wait = wait.saturating_mul(2);
         }
-        Err(CliError::Late(self.deadline))
     }
 
     /// Opens a stream of answers. The deadline applies to its opening. The stream is not retried, since only the caller knows how far it

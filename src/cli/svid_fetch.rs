@@ -5,7 +5,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use clap::Args;
 use mayfly_client::agent::{Endpoint, x509_svids};
@@ -19,13 +18,14 @@ use super::error::CliError;
 use super::exit::Exit;
 use super::out::Printable;
 use mayfly_base::atomic_file::{self, PRIVATE, may_be_replaced};
+use mayfly_base::backoff::Backoff;
 use mayfly_base::bounded_file;
 use mayfly_base::system::System;
 use mayfly_config::svid_files::TlsIdentity;
 use mayfly_identity::spiffe_id::SpiffeId;
 
-/// The wait between two attempts while the agent is unreachable.
-const PAUSE: Duration = Duration::from_secs(2);
+/// The wait between two attempts while the agent is unreachable, milliseconds, without jitter.
+const PAUSE_MS: u64 = 2_000;
 
 /// Arguments of `mayfly svid fetch`.
 #[derive(Args)]
@@ -62,6 +62,7 @@ impl Printable for Written {
 /// Runs the command.
 pub async fn run(args: FetchArgs, run: &CommandContext) -> Result<Exit, CliError> {
     let agent = Endpoint::parse(&args.socket).map_err(|wrong| CliError::Usage(format!("--socket: {wrong}")))?;
+    let mut pauses = Backoff::new(PAUSE_MS, PAUSE_MS);
     loop {
         let ended = follow(&agent, &args, run).await;
         match ended {
@@ -71,7 +72,7 @@ pub async fn run(args: FetchArgs, run: &CommandContext) -> Result<Exit, CliError
             // The files written before stay in use until the SVID expires.
             Err(error) => run.out.fail(&error),
         }
-        tokio::time::sleep(PAUSE).await;
+        pauses.wait().await;
     }
 }
 

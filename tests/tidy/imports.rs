@@ -10,7 +10,7 @@ const VERIFY: &[&[&str]] =
 
 /// The client: `clients/rust`.
 const CLIENT: &[&[&str]] = &[
-    &["limits", "pb", "secret"],
+    &["backoff", "limits", "pb", "secret"],
     &["agent", "error", "tls_identity", "random", "tls", "wire"],
     &["settings"],
     // Who reads an SVID from somewhere gives it to `svid`, which chooses where to read.

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use backon::{BackoffBuilder as _, ExponentialBuilder};
+use backon::Retryable as _;
 use tonic::Request;
 
+use crate::backoff::backoff;
 use crate::error::Error;
 use crate::exchange_stream::ExchangeStream;
 use crate::limits;
@@ -85,24 +86,14 @@ fn over(ended: Result<(), Error>) -> Result<(), Error> {
 }
 
 /// Retries until the call succeeds, is refused for good, or the time is up.
-async fn again<T, W>(within: Duration, attempt: impl Fn() -> W) -> Result<T, Error>
+async fn again<T, W>(within: Duration, attempt: impl FnMut() -> W) -> Result<T, Error>
 where
     W: Future<Output = Result<T, Error>>,
 {
-    let pauses = ExponentialBuilder::default().with_min_delay(limits::RETRY_MIN).with_max_delay(limits::RETRY_MAX);
-    let mut pauses = pauses.with_max_times(limits::TRIES).with_jitter().build();
-    let trying = async {
-        loop {
-            let no = match attempt().await {
-                Err(no) if no.may_pass() => no,
-                answer => return answer,
-            };
-            let Some(pause) = pauses.next() else { return Err(no) };
-            // The server's retry delay takes precedence over a shorter pause.
-            tokio::time::sleep(no.retry_after().map_or(pause, |after| after.max(pause))).await;
-        }
-    };
-    match tokio::time::timeout(within, trying).await {
+    let pauses = backoff(limits::RETRY_MIN, limits::RETRY_MAX).with_max_times(limits::TRIES);
+    // The server's retry delay takes precedence over a shorter pause.
+    let adjusted = |no: &Error, pause: Option<Duration>| pause.map(|pause| no.retry_after().unwrap_or_default().max(pause));
+    match tokio::time::timeout(within, attempt.retry(pauses).when(Error::may_pass).adjust(adjusted)).await {
         Ok(answer) => answer,
         Err(_) => Err(Error::unavailable(format!("no answer within {} s", within.as_secs()))),
     }

@@ -7,6 +7,7 @@
 #![doc = include_str!("../README.md")]
 
 mod background;
+mod backoff;
 pub mod middleware;
 pub mod verifier;
 

@@ -5,16 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use backon::BackoffBuilder as _;
 use mayfly_verify::clock::{Clock as _, RealClock};
 use tokio::sync::{mpsc, oneshot};
 use tonic::Request;
 
+use crate::backoff::backoff;
 use crate::error::Error;
 use crate::limits;
 use crate::link::Link;
 use crate::pb::mayfly::v1 as pb;
 use crate::pb::mayfly::v1::audit_service_client::AuditServiceClient;
-use crate::random;
 
 /// The outcome of a use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -106,7 +107,8 @@ struct Reporter {
 
 impl Reporter {
     async fn run(mut self, mut from: mpsc::Receiver<ReporterMessage>) {
-        let mut pause = limits::USES_EVERY;
+        let growing = backoff(2 * limits::USES_EVERY, limits::USES_PAUSE);
+        let (mut pause, mut pauses) = (limits::USES_EVERY, growing.build());
         let mut due = Box::pin(tokio::time::sleep(pause));
         loop {
             let (done, ended) = tokio::select! {
@@ -126,9 +128,13 @@ impl Reporter {
                 },
             };
             let sent = self.gathered.is_empty() || self.report().await;
-            pause = if sent { limits::USES_EVERY } else { (pause * 2).min(limits::USES_PAUSE) };
-            // Jittered, so that the clients of a server that was down do not all report at the same moment.
-            due = Box::pin(tokio::time::sleep(pause.mul_f64(1.0 + random::jitter() / 4.0)));
+            if sent {
+                (pause, pauses) = (limits::USES_EVERY, growing.build());
+            } else {
+                // Jittered, so that the clients of a server that was down do not all report at the same moment.
+                pause = pauses.next().unwrap_or(limits::USES_PAUSE);
+            }
+            due = Box::pin(tokio::time::sleep(pause));
             drop(done);
             if ended {
                 return self.gathered.into_values().for_each(|(count, _)| lose(&self.lost, count));

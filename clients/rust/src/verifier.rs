@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use backon::{BackoffBuilder as _, ExponentialBuilder};
+use backon::BackoffBuilder as _;
 use mayfly_verify::check::{Checked, Checker, Need, Refused};
 use mayfly_verify::clock::{Clock, RealClock};
 use mayfly_verify::revocation::follower::Missed;
@@ -18,6 +18,7 @@ use tonic_types::StatusExt as _;
 use crate::wire::seen_to_pb;
 pub use crate::wire::{NotRead, read};
 
+use crate::backoff::backoff;
 use crate::client::Mayfly;
 use crate::limits;
 use crate::pb::mayfly::v1 as pb;
@@ -114,12 +115,8 @@ impl Verifier {
 
     /// The same, with the connection that `channel` returns for each new stream.
     pub async fn follow_by(self: Arc<Self>, channel: impl Fn() -> Channel) {
-        let pauses = || {
-            let pauses =
-                ExponentialBuilder::default().with_min_delay(limits::FOLLOW_AGAIN).with_max_delay(limits::FOLLOW_AGAIN_MAX);
-            pauses.without_max_times().with_jitter().build()
-        };
-        let mut pause = pauses();
+        let pauses = backoff(limits::FOLLOW_AGAIN, limits::FOLLOW_AGAIN_MAX);
+        let mut pause = pauses.build();
         loop {
             let before = self.applied();
             let trusted = self.checker.read().rolled_back().is_none();
@@ -135,7 +132,7 @@ impl Verifier {
                 tracing::warn!(code = ?status.code(), message = status.message(), "the revocation feed ended; reconnecting");
             }
             if self.applied() > before {
-                pause = pauses();
+                pause = pauses.build();
             }
             tokio::time::sleep(pause.next().unwrap_or(limits::FOLLOW_AGAIN_MAX)).await;
         }

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use super::repeat::RepeatOutcome;
-use super::{TRIES, beaten, lost_to_concurrent_repeat, made_locally, should_retry};
+use super::{beaten, lost_to_concurrent_repeat, made_locally};
 use crate::authority::Authority;
 use crate::people::approvals::{needs_approval, waits_for};
-use mayfly_base::refusal::{Error, Fault, Reason, Refusal};
+use crate::redecide::{DecisionAttempts, is_void};
+use mayfly_base::refusal::{Error, Reason, Refusal};
 use mayfly_credential::{IssuedCredential, MintedCredential};
 use mayfly_identity::caller::Caller;
 use mayfly_ledger::ProposalKind;
@@ -26,15 +27,13 @@ impl Authority {
         caller: &Caller,
         wants: &[ExchangeRequest],
     ) -> Result<Vec<IssuedCredential>, (usize, Error)> {
-        for again in 1.. {
+        let mut attempts = DecisionAttempts::default();
+        loop {
             match self.try_all(caller, wants).await {
-                Err((_, no)) if again < TRIES && should_retry(&no, false) => {
-                    self.ledger.settled(|_| ()).await.map_err(|no| (0, no))?;
-                }
-                answer => return answer,
+                Err((n, no)) => self.redecide(&mut attempts, no, is_void).await.map_err(|no| (n, no))?,
+                issued => return issued,
             }
         }
-        Err((0, Error::Fault(Fault::new("exchange: tries ran out"))))
     }
 
     async fn try_all(&self, caller: &Caller, wants: &[ExchangeRequest]) -> Result<Vec<IssuedCredential>, (usize, Error)> {
@@ -90,7 +89,7 @@ impl Authority {
         }
         if !fresh.is_empty() {
             let committed = self.commit_all(fresh, &mut done).await;
-            committed.map_err(|no| (0, if replaces && lost_to_concurrent_repeat(&no, true) { beaten() } else { no }))?;
+            committed.map_err(|no| (0, if replaces && lost_to_concurrent_repeat(&no) { beaten() } else { no }))?;
         }
         Ok(done.into_iter().flatten().collect())
     }

@@ -3,19 +3,17 @@
 
 use crate::authority::Authority;
 use crate::people::approvals::needs_approval;
-use crate::tasks::{IdempotencyKey, is_reuse, request_of};
+use crate::redecide::{DecisionAttempts, is_void};
+use crate::tasks::{IdempotencyKey, request_of};
 use mayfly_base::limits;
 use mayfly_base::refusal::{Error, Fault, Reason, Refusal};
 use mayfly_identity::caller::Caller;
 use mayfly_ledger::record::{ActionAuthorized, Author, Event, Record};
 use mayfly_ledger::state::RememberedRequest;
 use mayfly_ledger::{ProposalKind, View};
-use mayfly_policy::decide::{CredentialSnapshot, decided_on_stale_state};
+use mayfly_policy::decide::CredentialSnapshot;
 use mayfly_policy::exchange_request::ExchangeRequest;
 use mayfly_verify::seq::{Millis, Seq};
-
-/// The attempts to decide. A decision that a concurrent change made void is repeated before the caller is told to try again.
-const TRIES: usize = 3;
 
 /// A permitted action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +83,8 @@ impl Authority {
         let who = caller.id().as_str();
         let named: IdempotencyKey = want.request_id.as_ref().map(|id| (id.to_string(), want.digest));
         let mut waited = false;
-        for again in 1.. {
+        let mut attempts = DecisionAttempts::default();
+        loop {
             self.still_stands(caller)?;
             if let Some(before) = self.remembered(who, &named).await? {
                 return self.authorized_before(&before, &named);
@@ -116,11 +115,9 @@ impl Authority {
             };
             match self.note_authorized(&view, who, authorized, &named).await {
                 Ok(seq) => return Ok(ActionPermit { seq, revision: view.revision(), until }),
-                Err(no) if again < TRIES && (decided_on_stale_state(&no) || is_reuse(&no)) => self.ledger.settled(|_| ()).await?,
-                Err(no) => return Err(no),
+                Err(no) => self.redecide(&mut attempts, no, is_void).await?,
             }
         }
-        Err(Error::Fault(Fault::new("authorizing: tries ran out")))
     }
 
     async fn note_authorized(

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use super::Granted;
 #[cfg(feature = "fast")]
 use super::fast::CachedDecisions;
-use super::steps::should_retry;
 use crate::authority::Authority;
 use crate::people::approvals::needs_approval;
+use crate::redecide::is_void;
 use mayfly_base::refusal::{Error, Fault};
 use mayfly_credential::{IssuedCredential, MintedCredential};
 use mayfly_identity::caller::Caller;
@@ -180,6 +180,6 @@ impl Authority {
 
     /// Whether a refusal is not final, so that [`Authority::exchange_unless`] decides again.
     pub fn takes_another_look(no: &Error) -> bool {
-        should_retry(no, false)
+        is_void(no)
     }
 }

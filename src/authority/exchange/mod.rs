@@ -27,7 +27,8 @@ pub use begun::{BatchReceipts, BegunExchange, DecisionCache, ExchangeBatch, Exch
 
 use crate::authority::Authority;
 use crate::people::approvals::needs_approval;
-use mayfly_base::refusal::{Error, Fault};
+use crate::redecide::{DecisionAttempts, is_void};
+use mayfly_base::refusal::Error;
 use mayfly_credential::IssuedCredential;
 use mayfly_identity::caller::Caller;
 use mayfly_ledger::{PreparedProposal, ProposalKind};
@@ -35,7 +36,7 @@ use mayfly_policy::decide::decided_on_stale_state;
 use mayfly_policy::exchange_request::ExchangeRequest;
 use mayfly_policy::grant::Grant;
 use repeat::RepeatOutcome;
-use steps::{beaten, late, lost_to_concurrent_repeat, made_locally, reused, should_retry};
+use steps::{beaten, late, lost_to_concurrent_repeat, made_locally, reused};
 
 /// The result of a permitted decision.
 #[allow(clippy::large_enum_variant, reason = "nearly all are made here; a box would cost each an allocation")]
@@ -45,10 +46,6 @@ enum Granted {
     /// The credential has to be made at its upstream.
     Upstream(Box<Grant>),
 }
-
-/// The attempts to decide. A decision that a concurrent change made void is repeated before the caller is told to try again: at the second
-/// attempt the change may be written but not yet compiled into the state that decisions use.
-const TRIES: usize = 3;
 
 impl Authority {
     /// Issues one credential, or answers a repeat with the credential issued before.
@@ -73,8 +70,8 @@ impl Authority {
         want: &ExchangeRequest,
         gone: impl Fn() -> F,
     ) -> Result<IssuedCredential, Error> {
-        let mut waited = false;
-        for attempt in 1.. {
+        let (mut waited, mut attempts) = (false, DecisionAttempts::default());
+        loop {
             self.still_stands(caller)?;
             let mut view = self.ledger.view();
             let mut instead = None;
@@ -86,7 +83,7 @@ impl Authority {
                         instead = Some(replacing);
                     }
                     Ok(RepeatOutcome::Nothing) => {}
-                    Err(no) if attempt < TRIES && decided_on_stale_state(&no) => continue,
+                    Err(no) if decided_on_stale_state(&no) && attempts.again() => continue,
                     Err(no) => return Err(no),
                 }
             }
@@ -106,7 +103,7 @@ impl Authority {
                 granted => granted?,
             };
             if self.too_old(&view) {
-                if attempt < TRIES { continue } else { return Err(late()) }
+                if attempts.again() { continue } else { return Err(late()) }
             }
             let one = match granted {
                 Granted::Local(ready, one) => {
@@ -120,12 +117,12 @@ impl Authority {
                     PendingExchange { minted: Some(Ok(minted)), proposed: Some(proposed) }
                 }
             };
+            let beaten_by = |no: &Error| want.replaces.is_some() && lost_to_concurrent_repeat(no);
             match self.finish(one).await {
-                Err(no) if attempt < TRIES && should_retry(&no, want.replaces.is_some()) => self.ledger.settled(|_| ()).await?,
-                Err(no) if want.replaces.is_some() && lost_to_concurrent_repeat(&no, true) => return Err(beaten()),
+                Err(no) if (is_void(&no) || beaten_by(&no)) && attempts.again() => self.ledger.settled(|_| ()).await?,
+                Err(no) if beaten_by(&no) => return Err(beaten()),
                 answer => return answer,
             }
         }
-        Err(Error::Fault(Fault::new("exchange: tries ran out")))
     }
 }

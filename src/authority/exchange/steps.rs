@@ -12,7 +12,6 @@ use mayfly_credential::kind::{CredentialKind, mint_local};
 use mayfly_identity::caller::Caller;
 use mayfly_ledger::{ProposalKind, State, View};
 use mayfly_policy::catalog::CompiledCatalog;
-use mayfly_policy::decide::decided_on_stale_state;
 use mayfly_policy::exchange_request::{ExchangeRequest, TaskChoice};
 use mayfly_policy::grant::Grant;
 
@@ -125,13 +124,7 @@ pub(super) fn beaten() -> Error {
     Error::Refusal(no.retry(Duration::from_millis(100)))
 }
 
-/// Whether a concurrent call with the same request was first: the request id is bound, or the credential to be replaced is gone.
-pub(super) fn lost_to_concurrent_repeat(no: &Error, replaces: bool) -> bool {
-    matches!(no, Error::Refusal(r) if r.reason == Reason::RequestIdReused || (replaces && r.reason == Reason::CredentialNotActive))
-}
-
-/// Whether another attempt gives the answer: the decision used a version that is no longer in effect, or a concurrent call with the same
-/// request was first.
-pub(super) fn should_retry(no: &Error, replaces: bool) -> bool {
-    decided_on_stale_state(no) || lost_to_concurrent_repeat(no, replaces)
+/// Whether a concurrent repeat of the same request replaced the credential first: the request id is bound, or the credential is gone.
+pub(super) fn lost_to_concurrent_repeat(no: &Error) -> bool {
+    matches!(no, Error::Refusal(r) if matches!(r.reason, Reason::RequestIdReused | Reason::CredentialNotActive))
 }

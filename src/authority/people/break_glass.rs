@@ -11,8 +11,9 @@
 use crate::admission::rate_limits::RateLimitedAct;
 use crate::authority::Authority;
 use crate::people::approvals::identity;
+use crate::redecide::DecisionAttempts;
 use crate::tasks::{Actor, IdempotencyKey, request_of};
-use mayfly_base::refusal::{Error, Fault, Reason, Refusal};
+use mayfly_base::refusal::{Error, Reason, Refusal};
 use mayfly_identity::caller::Caller;
 use mayfly_ledger::ProposalKind;
 use mayfly_ledger::record::{Author, BreakGlassStepTaken, Event, Principal, Record, TaskOutcome};
@@ -20,9 +21,6 @@ use mayfly_ledger::state::BreakGlassTask;
 use mayfly_policy::admin;
 use mayfly_policy::decide::{BreakGlassRequest, decided_on_stale_state};
 use mayfly_verify::seq::{Seq, TaskId};
-
-/// The attempts to decide. A decision that a concurrent change made void is repeated before the caller is told to try again.
-const TRIES: usize = 2;
 
 /// A person or workload with an SVID, and the identity under which it acts.
 fn somebody(actor: &Actor) -> Result<(&Caller, Principal), Error> {
@@ -58,12 +56,13 @@ impl Authority {
     ) -> Result<TaskId, Error> {
         let (caller, who) = somebody(actor)?;
         let author = Author::of(caller);
-        for again in 1.. {
+        let mut attempts = DecisionAttempts::default();
+        loop {
             self.let_in(caller, "this caller")?;
             if let Some(before) = self.remembered(&author.name(), named).await? {
                 return Ok(TaskId::from_bytes(before.task));
             }
-            if again == 1 {
+            if attempts.is_first() {
                 self.rates.load().take(RateLimitedAct::Change, caller.id().as_str())?;
             }
             let view = self.ledger.view();
@@ -82,11 +81,9 @@ impl Authority {
                     );
                     return Ok(id);
                 }
-                Err(no) if again < TRIES && decided_on_stale_state(&no) => self.ledger.settled(|_| ()).await?,
-                Err(no) => return Err(no),
+                Err(no) => self.redecide(&mut attempts, no, decided_on_stale_state).await?,
             }
         }
-        Err(Error::Fault(Fault::new("opening break-glass: tries ran out")))
     }
 
     /// Joins a break-glass task as the second person, which activates it.
@@ -118,12 +115,13 @@ impl Authority {
         decide: impl Fn(&mayfly_ledger::View, &BreakGlassTask) -> Result<BreakGlassStepTaken, Error>,
     ) -> Result<(), Error> {
         let author = Author::of(caller);
-        for again in 1.. {
+        let mut attempts = DecisionAttempts::default();
+        loop {
             self.let_in(caller, "this caller")?;
             if self.remembered(&author.name(), named).await?.is_some() {
                 return Ok(());
             }
-            if again == 1 {
+            if attempts.is_first() {
                 self.rates.load().take(RateLimitedAct::Change, caller.id().as_str())?;
             }
             let view = self.ledger.view();
@@ -132,11 +130,9 @@ impl Authority {
             let record = Record::new(author.clone(), Event::BreakGlass(step)).decided_at(view.revision());
             match self.ledger.commit(lane, vec![record.for_request(request_of(&author.name(), named))]).await {
                 Ok(_) => return Ok(()),
-                Err(no) if again < TRIES && decided_on_stale_state(&no) => self.ledger.settled(|_| ()).await?,
-                Err(no) => return Err(no),
+                Err(no) => self.redecide(&mut attempts, no, decided_on_stale_state).await?,
             }
         }
-        Err(Error::Fault(Fault::new("a step of break-glass: tries ran out")))
     }
 
     /// Closes a break-glass task and revokes everything issued in it. A repeat returns the sequence number of the first closing.

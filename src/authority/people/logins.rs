@@ -7,6 +7,7 @@
 use serde_json::{Map, Value};
 
 use crate::authority::Authority;
+use crate::redecide::DecisionAttempts;
 use crate::trust::bundle_of;
 use crate::trust::own_domain::OwnDomain;
 use mayfly_base::limits;
@@ -24,9 +25,6 @@ use mayfly_policy::decide::decided_on_stale_state;
 use mayfly_policy::question::{AttestedFacts, PersonFacts};
 use mayfly_policy::{OperatorContext, Question};
 use mayfly_verify::seq::{CredentialId, Millis, Seq};
-
-/// The attempts to decide. A decision that a concurrent change made void is repeated before the caller is told to try again.
-const TRIES: usize = 2;
 
 /// A verified token: signed by its issuer, intended for this server, and not expired.
 #[derive(Clone, Debug)]
@@ -133,7 +131,8 @@ impl Authority {
         id: &SpiffeId,
         mut entry: impl FnMut(Millis) -> Result<PendingLogin<'a>, Error>,
     ) -> Result<LoginResult, Error> {
-        for again in 1.. {
+        let mut attempts = DecisionAttempts::default();
+        loop {
             let view = self.ledger.view();
             let entry = entry(view.now())?;
             let decided = self.decide_login(&entry, id, view.now())?;
@@ -153,11 +152,9 @@ impl Authority {
                     let (spiffe_id, certificate) = (id.clone(), signed.der.to_vec());
                     return Ok(LoginResult { credential, seq: receipt.seq(), spiffe_id, certificate, expires_at });
                 }
-                Err(no) if again < TRIES && decided_on_stale_state(&no) => {}
-                Err(no) => return Err(no),
+                Err(no) => self.redecide(&mut attempts, no, decided_on_stale_state).await?,
             }
         }
-        Err(Error::Fault(Fault::new("signing in: tries ran out")))
     }
 
     /// Evaluates policy: an environment in which the provider's tokens are accepted must permit the login; the caller's own environment is

@@ -6,19 +6,17 @@
 use crate::admission::rate_limits::RateLimitedAct;
 use crate::authority::Authority;
 use crate::people::approvals::{needs_approval, waits_for};
-use crate::tasks::{Actor, IdempotencyKey, is_reuse, request_of};
-use mayfly_base::refusal::{Error, Fault, Reason, Refusal};
+use crate::redecide::{DecisionAttempts, is_void};
+use crate::tasks::{Actor, IdempotencyKey, request_of};
+use mayfly_base::refusal::{Error, Reason, Refusal};
 use mayfly_identity::caller::Caller;
 use mayfly_ledger::record::{ApprovalRequested, Author, Event, Record, TaskExtended};
 use mayfly_ledger::state::{State, Task};
 use mayfly_ledger::{ProposalKind, View};
-use mayfly_policy::decide::{ExtensionDecision, TaskOpenDecision, TaskOpenMode, decided_on_stale_state};
+use mayfly_policy::decide::{ExtensionDecision, TaskOpenDecision, TaskOpenMode};
 use mayfly_policy::exchange_request::TaskRequest;
 use mayfly_policy::subject::UnverifiedToken;
 use mayfly_verify::seq::{ApprovalId, Millis, TaskId};
-
-/// The attempts to decide. A decision that a concurrent change made void is repeated before the caller is told to try again.
-const TRIES: usize = 2;
 
 /// The options of opening a task.
 #[derive(Clone, Copy, Debug, Default)]
@@ -66,12 +64,13 @@ impl Authority {
         named: &IdempotencyKey,
         how: OpenTaskOptions<'_>,
     ) -> Result<TaskId, Error> {
-        for again in 1.. {
+        let mut attempts = DecisionAttempts::default();
+        loop {
             self.still_stands(caller)?;
             if let Some(before) = self.remembered(caller.id().as_str(), named).await? {
                 return Ok(TaskId::from_bytes(before.task));
             }
-            if again == 1 {
+            if attempts.is_first() {
                 self.rates.load().take(RateLimitedAct::Change, caller.id().as_str())?;
             }
             let subject = match how.token {
@@ -90,11 +89,9 @@ impl Authority {
             }
             match self.ledger.commit(ProposalKind::Grant, self.opening(caller, &view, opening, named)).await {
                 Ok(_) => return Ok(id),
-                Err(no) if again < TRIES && (decided_on_stale_state(&no) || is_reuse(&no)) => {}
-                Err(no) => return Err(no),
+                Err(no) => self.redecide(&mut attempts, no, is_void).await?,
             }
         }
-        Err(Error::Fault(Fault::new("opening a task: tries ran out")))
     }
 
     /// The records of an opened or waiting task, which form one group.
@@ -118,7 +115,8 @@ impl Authority {
         let (who, _) = self.may_steer(&actor, id)?;
         self.rates.load().take(RateLimitedAct::Change, caller.id().as_str())?;
         let mut waited = false;
-        for again in 1.. {
+        let mut attempts = DecisionAttempts::default();
+        loop {
             if self.remembered(&who.name(), named).await?.is_some() {
                 return Ok(());
             }
@@ -149,11 +147,9 @@ impl Authority {
                 .for_request(request_of(&who.name(), named));
             match self.ledger.commit(ProposalKind::Grant, vec![record]).await {
                 Ok(_) => return Ok(()),
-                Err(no) if again < TRIES + usize::from(waited) && (decided_on_stale_state(&no) || is_reuse(&no)) => {}
-                Err(no) => return Err(no),
+                Err(no) => self.redecide(&mut attempts, no, is_void).await?,
             }
         }
-        Err(Error::Fault(Fault::new("extending a task: tries ran out")))
     }
 
     /// Requests the approval of a later deadline; repeats for the same deadline share one approval.

@@ -15,6 +15,7 @@ use std::sync::Arc;
 pub use bundle_plan::{BundleProposal, PlannedBundle, RootDigest, TrustBundleSource, bundle_of};
 
 use crate::authority::Authority;
+use crate::redecide::DecisionAttempts;
 use crate::registry::changes::ChangePermission;
 use crate::revocation::revoke::{RevocationConfirmation, RevocationHits, confirm_needed};
 use crate::tasks::{IdempotencyKey, request_of};
@@ -29,9 +30,6 @@ use mayfly_ledger::revocation::Target;
 use mayfly_ledger::state::BundleState;
 use mayfly_policy::decide::decided_on_stale_state;
 use mayfly_verify::seq::Seq;
-
-/// A change decided on an old state is decided once more before the caller is told to retry.
-const TRIES: usize = 2;
 
 /// A change of a trust domain's bundle.
 #[derive(Clone, Debug)]
@@ -84,13 +82,13 @@ impl Authority {
         if let Some(before) = self.remembered(&name, &change.named).await? {
             return self.changed_before(change, before.seq, before.at).await;
         }
-        for again in 1.. {
+        let mut attempts = DecisionAttempts::default();
+        loop {
             match self.try_change(change, &name, may.clone()).await {
-                Err(no) if again < TRIES && decided_on_stale_state(&no) => {}
-                answer => return answer,
+                Err(no) => self.redecide(&mut attempts, no, decided_on_stale_state).await?,
+                changed => return changed,
             }
         }
-        Err(Error::Fault(Fault::new("changing a bundle: tries ran out")))
     }
 
     async fn try_change(

@@ -88,9 +88,9 @@ pub const SLED_AHEAD_BYTES: u64 = 1024 * 1024;
 /// Rows removed from sled in one step, unless one commit has more: an append waits for a step. A commit of 1 MB has as many rows.
 pub const SLED_REMOVE_ROWS: usize = 256;
 /// Attempts to get sled's file lock: sled's threads release it a moment after the store was closed.
-pub const SLED_LOCK_TRIES: u32 = 500;
-/// Pause between two such attempts: five seconds in all.
-pub const SLED_LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
+pub const SLED_LOCK_TRIES: usize = 500;
+/// Pause between two such attempts, milliseconds: with jitter, five to ten seconds in all.
+pub const SLED_LOCK_PAUSE_MS: u64 = 10;
 /// Interval between two checks of the retained history, milliseconds. At 25 MB a second, 250 MB are written meanwhile.
 pub const KEEP_LOOK_MS: u64 = 10_000;
 /// History that is retained regardless of `audit.keep`, milliseconds. As `VIEW_MAX_AGE_MS`: a decision in progress finds the history that

@@ -10,11 +10,13 @@ use super::files::private_dir;
 use super::up::PATIENCE;
 use super::world::{DevWorldError, is_world, refuse_foreign_dir};
 use crate::out::Out;
+use mayfly_base::backoff::Backoff;
 use mayfly_base::system::System;
 
-/// How long a server tries to take its lock. Another command holds the lock for microseconds, to see whether a server runs.
-const PROBED: Duration = Duration::from_secs(1);
-const PAUSE: Duration = Duration::from_millis(20);
+/// How often a server tries to take its lock, for one to two seconds. Another command holds the lock for microseconds, to see whether a
+/// server runs.
+const ATTEMPTS: usize = 50;
+const PAUSE_MS: u64 = 20;
 
 fn failed(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> DevWorldError {
     let path = path.to_owned();
@@ -94,7 +96,7 @@ impl StartLock {
                     dir.display()
                 ));
             }
-            std::thread::sleep(PAUSE);
+            std::thread::sleep(Duration::from_millis(PAUSE_MS));
         }
         Err(DevWorldError::Busy(dir.to_owned()))
     }
@@ -135,11 +137,11 @@ impl ServerLock {
     pub fn take(dir: &Path) -> Result<Option<ServerLock>, DevWorldError> {
         let path = ServerLock::path(dir);
         let mut file = open(&path)?;
-        let began = System::real();
+        let mut pauses = Backoff::new(PAUSE_MS, PAUSE_MS).attempts(ATTEMPTS);
         loop {
             match file.try_lock() {
                 Ok(()) => break,
-                Err(TryLockError::WouldBlock) if u128::from(began.steady()) < PROBED.as_millis() => std::thread::sleep(PAUSE),
+                Err(TryLockError::WouldBlock) if pauses.sleep() => {}
                 Err(TryLockError::WouldBlock) => return Ok(None),
                 Err(TryLockError::Error(error)) => return Err(failed("locking", &path)(error)),
             }

@@ -1,7 +1,7 @@
 //! `[[attestation]]`: which jobs are admitted.
 
 use super::oidc::{OidcIssuer, short_name};
-use super::values::LIST;
+use super::values::{LIST, once};
 use mayfly_base::document::{Field, Section};
 use mayfly_base::limits;
 use mayfly_identity::oidc::{AttestationRule, IssuerUse, Platform};
@@ -19,12 +19,8 @@ pub(super) fn rules(field: &Field<'_>) -> Option<Vec<RuleEntry>> {
     let entries: Vec<RuleEntry> =
         field.list(limits::ATTEST_RULES)?.iter().filter_map(|item| item.inside(|s| entry(s, item.line()))).collect();
     let same = |a: &RuleEntry, b: &RuleEntry| a.rule.name == b.rule.name && a.rule.issuer == b.rule.issuer;
-    for (place, one) in entries.iter().enumerate() {
-        if entries.iter().take(place).any(|before| same(before, one)) {
-            return field.wrong(format!("has {} of {} twice", one.rule.name, one.rule.issuer), "give each a name of its own");
-        }
-    }
-    Some(entries)
+    let name = |one: &RuleEntry| format!("{} of {}", one.rule.name, one.rule.issuer);
+    once(field, entries, same, name, "give each a name of its own")
 }
 
 fn entry(section: &Section<'_>, line: usize) -> Option<RuleEntry> {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::export::{ExportDestination, export};
 use super::observability::{self, LogConfig, MetricsConfig, TraceConfig};
-use super::values::{self, ConfigValue, Values};
+use super::values::{self, ConfigValue, Conflict, Settings, Values};
 use super::workload_api::identity;
 use super::{
     BundleFile, Config, ConfigError, KeyPair, LeaseConfig, LedgerConfig, Limits, Listen, PolicyFiles, RetentionLimit,
@@ -34,7 +34,7 @@ pub(super) fn config(source: &SourceFile, base: &Path, environment: &[(String, S
     };
     let seal = seal(&values, base, &mut conflict);
     let engine = engine(&source.file, &values, base, &mut conflict);
-    let public_tls = public_tls(&values, base, &mut conflict);
+    let public_tls = key_pair(&values, base, ["public_tls.certificate", "public_tls.key"], &mut conflict).flatten();
     let (tls, workload_api) = identity(&values, base, environment, &mut conflict);
     pauses(&values, &mut conflict);
     own_issuer(&values, &mut conflict);
@@ -52,7 +52,7 @@ pub(super) fn config(source: &SourceFile, base: &Path, environment: &[(String, S
     build().ok_or_else(|| vec![Diagnostic::about(&source.file, "cannot be read", "report this as a fault of mayfly")])
 }
 
-fn seal(values: &Values, base: &Path, conflict: &mut impl FnMut(&'static str, &str, &str)) -> Option<SealingKeySource> {
+fn seal(values: &Values, base: &Path, conflict: &mut Conflict<'_>) -> Option<SealingKeySource> {
     match (values.path("seal.key_file", base), values.text("seal.credential")) {
         (Some(file), None) => Some(SealingKeySource::KeyFile(file)),
         (None, Some(name)) => Some(SealingKeySource::Credential(name)),
@@ -67,7 +67,7 @@ fn seal(values: &Values, base: &Path, conflict: &mut impl FnMut(&'static str, &s
     }
 }
 
-fn engine(file: &str, values: &Values, base: &Path, conflict: &mut impl FnMut(&'static str, &str, &str)) -> Option<StoreEngine> {
+fn engine(file: &str, values: &Values, base: &Path, conflict: &mut Conflict<'_>) -> Option<StoreEngine> {
     let name = values.text("store.engine")?;
     let Some(path) = values.path("store.path", base) else {
         if name != "memory" {
@@ -97,14 +97,7 @@ fn engine(file: &str, values: &Values, base: &Path, conflict: &mut impl FnMut(&'
 }
 
 /// The error that the data directory holds a store of another engine than the configured one.
-fn another_engines(
-    file: &str,
-    values: &Values,
-    name: &str,
-    other: &str,
-    path: &Path,
-    conflict: &mut impl FnMut(&'static str, &str, &str),
-) {
+fn another_engines(file: &str, values: &Values, name: &str, other: &str, path: &Path, conflict: &mut Conflict<'_>) {
     let (keeps, anew) = match name {
         "memory" => ("keeps nothing".to_owned(), "leave store.path out"),
         _ => (format!("does not read stores of {other}"), "name another directory"),
@@ -123,23 +116,24 @@ fn another_engines(
     conflict("store.path", &what, &remedy);
 }
 
-fn public_tls(values: &Values, base: &Path, conflict: &mut impl FnMut(&'static str, &str, &str)) -> Option<KeyPair> {
-    match (values.path("public_tls.certificate", base), values.path("public_tls.key", base)) {
-        (Some(certificate), Some(key)) => Some(KeyPair { certificate, key }),
-        (None, None) => None,
-        (Some(_), None) => {
-            conflict("public_tls.certificate", "lacks public_tls.key", "a certificate goes with its key");
-            None
-        }
-        (None, Some(_)) => {
-            conflict("public_tls.key", "lacks public_tls.certificate", "a key goes with its certificate");
-            None
-        }
+/// The certificate and the key under these two keys, if they are set. `None`: only one of them is set, which was reported.
+pub(super) fn key_pair(
+    values: &Values,
+    base: &Path,
+    [certificate, key]: [&'static str; 2],
+    conflict: &mut Conflict<'_>,
+) -> Option<Option<KeyPair>> {
+    match (values.path(certificate, base), values.path(key, base)) {
+        (Some(certificate), Some(key)) => return Some(Some(KeyPair { certificate, key })),
+        (None, None) => return Some(None),
+        (Some(_), None) => conflict(certificate, &format!("lacks {key}"), "a certificate goes with its key"),
+        (None, Some(_)) => conflict(key, &format!("lacks {certificate}"), "a key goes with its certificate"),
     }
+    None
 }
 
 /// Checks that the first pause is no longer than the longest.
-fn pauses(values: &Values, conflict: &mut impl FnMut(&'static str, &str, &str)) {
+fn pauses(values: &Values, conflict: &mut Conflict<'_>) {
     let (Some(min), Some(max)) = (values.number("leases.retry_min"), values.number("leases.retry_max")) else { return };
     if min > max {
         let what = format!("leases.retry_min is {}, longer than leases.retry_max, {}", duration_text(min), duration_text(max));
@@ -150,7 +144,7 @@ fn pauses(values: &Values, conflict: &mut impl FnMut(&'static str, &str, &str)) 
 }
 
 /// Refuses an OIDC issuer with the server's own issuer name: tokens with that name are signed by the server's own keys only.
-fn own_issuer(values: &Values, conflict: &mut impl FnMut(&'static str, &str, &str)) {
+fn own_issuer(values: &Values, conflict: &mut Conflict<'_>) {
     let own = values.text("server.issuer").unwrap_or_default();
     let ours = |iss: &str| iss == own || iss.strip_prefix(&own).is_some_and(|rest| rest.starts_with('/'));
     for issuer in values.oidc_issuers.iter().filter(|issuer| ours(&issuer.issuer.issuer)) {
@@ -160,7 +154,7 @@ fn own_issuer(values: &Values, conflict: &mut impl FnMut(&'static str, &str, &st
 }
 
 /// Refuses another source of roots for the server's own trust domain: that source could name people of the domain.
-fn refuse_own_domain_sources(values: &Values, conflict: &mut impl FnMut(&'static str, &str, &str)) {
+fn refuse_own_domain_sources(values: &Values, conflict: &mut Conflict<'_>) {
     let Some(own) = values.text("own_domain.trust_domain") else { return };
     let remedy = "give it a name of its own, like people.example.org: its bundle is made here";
     if values.bundles.iter().any(|b| b.trust_domain == own) {
@@ -246,7 +240,7 @@ fn build(
             roles: v.path("policy.roles", base)?,
             upstreams: v.path("policy.upstreams", base)?,
         },
-        limits: limits(v)?,
+        limits: limits(&v.values)?,
         svid_max_ttl_ms: v.number("svid.max_ttl")?,
         ledger: LedgerConfig {
             gather_records: usize::try_from(v.number("ledger.gather_records")?).ok()?,
@@ -285,14 +279,16 @@ fn build(
     })
 }
 
-fn limits(v: &Values) -> Option<Limits> {
-    let count = |key: &str| v.number(key).and_then(|n| usize::try_from(n).ok());
-    let small = |key: &str| v.number(key).and_then(|n| u32::try_from(n).ok());
+/// `[limits]`
+pub(super) fn limits(settings: &Settings) -> Option<Limits> {
+    let number = |key: &str| values::number(settings, key);
+    let count = |key: &str| number(key).and_then(|n| usize::try_from(n).ok());
+    let small = |key: &str| number(key).and_then(|n| u32::try_from(n).ok());
     Some(Limits {
         tasks: count("limits.tasks")?,
         tasks_per_caller: count("limits.tasks_per_caller")?,
-        task_bytes: v.number("limits.task_bytes")?,
-        task_bytes_per_caller: v.number("limits.task_bytes_per_caller")?,
+        task_bytes: number("limits.task_bytes")?,
+        task_bytes_per_caller: number("limits.task_bytes_per_caller")?,
         credentials: count("limits.credentials")?,
         credentials_per_caller: count("limits.credentials_per_caller")?,
         request_ids: count("limits.request_ids")?,
@@ -315,8 +311,8 @@ fn limits(v: &Values) -> Option<Limits> {
         connection_streams: small("limits.connection_streams")?,
         handshakes: count("limits.handshakes")?,
         stream_in_flight: count("limits.stream_in_flight")?,
-        credential_ttl_ms: v.number("limits.credential_ttl")?,
-        task_ttl_ms: v.number("limits.task_ttl")?,
-        verdict_cache_bytes: v.number("limits.verdict_cache")?,
+        credential_ttl_ms: number("limits.credential_ttl")?,
+        task_ttl_ms: number("limits.task_ttl")?,
+        verdict_cache_bytes: number("limits.verdict_cache")?,
     })
 }

@@ -1,7 +1,8 @@
 //! The differences between two versions of a configuration, and whether a running server applies them.
 
+use super::build;
 use super::keys::{ConfigKey, KEYS};
-use super::{BundleFile, Config, Limits, LogConfig, OidcIssuer, WebhookConfig};
+use super::{BundleFile, Config, LogConfig, OidcIssuer, WebhookConfig};
 
 /// When a changed key takes effect.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -108,28 +109,8 @@ impl Config {
         merged.audit_export.clone_from(&next.audit_export);
         merged.traces.clone_from(&next.traces);
         merged.log = LogConfig { format: self.log.format, ..next.log.clone() };
-        let limits = &next.limits;
-        merged.limits = Limits {
-            tasks: limits.tasks,
-            tasks_per_caller: limits.tasks_per_caller,
-            task_bytes: limits.task_bytes,
-            task_bytes_per_caller: limits.task_bytes_per_caller,
-            credentials: limits.credentials,
-            credentials_per_caller: limits.credentials_per_caller,
-            request_ids: limits.request_ids,
-            request_ids_per_caller: limits.request_ids_per_caller,
-            rules: limits.rules,
-            rules_per_caller: limits.rules_per_caller,
-            changes_per_second: limits.changes_per_second,
-            holds_per_second: limits.holds_per_second,
-            heartbeats_per_second: limits.heartbeats_per_second,
-            followers: limits.followers,
-            followers_per_caller: limits.followers_per_caller,
-            stream_in_flight: limits.stream_in_flight,
-            credential_ttl_ms: limits.credential_ttl_ms,
-            task_ttl_ms: limits.task_ttl_ms,
-            ..self.limits
-        };
+        // The settings are complete, so that they always give limits.
+        merged.limits = build::limits(&merged.settings).unwrap_or(self.limits);
         merged
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::values::Values;
+use super::values::{Conflict, Values};
 use mayfly_base::document::url::WebUrl;
 
 /// A destination of the continuous export.
@@ -64,11 +64,7 @@ fn syslog(text: &str) -> Option<Syslog> {
 }
 
 /// The configured destination; at most one may be set.
-pub(super) fn export(
-    values: &Values,
-    base: &Path,
-    conflict: &mut impl FnMut(&'static str, &str, &str),
-) -> Option<ExportDestination> {
+pub(super) fn export(values: &Values, base: &Path, conflict: &mut Conflict<'_>) -> Option<ExportDestination> {
     const KEYS: [&str; 3] = ["audit.export_file", "audit.export_syslog", "audit.export_otlp"];
     let [file, syslog_to, otlp] = KEYS;
     let mut found = Vec::new();

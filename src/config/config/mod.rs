@@ -98,7 +98,7 @@ pub struct Config {
     lines: BTreeMap<&'static str, usize>,
     list_lines: BTreeMap<(&'static str, usize), usize>,
     /// Every key outside of lists, with its value.
-    settings: BTreeMap<&'static str, values::ConfigValue>,
+    settings: values::Settings,
 }
 
 /// `[server]`

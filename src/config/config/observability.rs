@@ -7,7 +7,7 @@ use tracing_subscriber::EnvFilter;
 use super::export::Collector;
 use super::form::{KeyDefault, ValueForm};
 use super::keys::{ConfigKey, key};
-use super::values::Values;
+use super::values::{Conflict, Values};
 use mayfly_base::document::nearest;
 use mayfly_base::document::url::WebUrl;
 use mayfly_base::limits;
@@ -79,11 +79,7 @@ pub struct MetricsConfig {
 
 /// Reads `[metrics]`. Metrics have names of upstreams, webhooks and trust domains, so a listener on an address that is not loopback must
 /// require a token, HTTPS, or both.
-pub(super) fn metrics(
-    values: &Values,
-    base: &Path,
-    conflict: &mut impl FnMut(&'static str, &str, &str),
-) -> Option<MetricsConfig> {
+pub(super) fn metrics(values: &Values, base: &Path, conflict: &mut Conflict<'_>) -> Option<MetricsConfig> {
     const LISTEN: &str = "listen.metrics";
     let metrics = MetricsConfig { tls: values.flag(METRICS_TLS.path)?, token_file: values.path(METRICS_TOKEN.path, base) };
     match values.address(LISTEN) {
@@ -219,7 +215,7 @@ pub fn log_filter(text: &str) -> Result<EnvFilter, String> {
 }
 
 /// The settings of traces, if `traces.otlp` is set.
-pub(super) fn traces(values: &Values, base: &Path, conflict: &mut impl FnMut(&'static str, &str, &str)) -> Option<TraceConfig> {
+pub(super) fn traces(values: &Values, base: &Path, conflict: &mut Conflict<'_>) -> Option<TraceConfig> {
     let ca = values.path(CA.path, base);
     let Some(text) = values.text(OTLP.path) else {
         if ca.is_some() {
@@ -236,7 +232,7 @@ pub(super) fn traces(values: &Values, base: &Path, conflict: &mut impl FnMut(&'s
     Some(TraceConfig { to: Collector { url, ca }, per_million, per_second })
 }
 
-pub(super) fn log(values: &Values, conflict: &mut impl FnMut(&'static str, &str, &str)) -> Option<LogConfig> {
+pub(super) fn log(values: &Values, conflict: &mut Conflict<'_>) -> Option<LogConfig> {
     let format = match values.text(FORMAT.path).as_deref() {
         None => None,
         Some("json") => Some(LogFormat::Json),

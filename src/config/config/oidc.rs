@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::values::{TEXT, names};
+use super::values::{TEXT, names, once};
 use mayfly_base::document::url::WebUrl;
 use mayfly_base::document::{Field, Section};
 use mayfly_base::limits;
@@ -37,13 +37,8 @@ const ALGORITHMS: [Algorithm; 2] = [Algorithm::Rs256, Algorithm::Es256];
 /// Reads the list of issuers; paths stay as written.
 pub(super) fn issuers(field: &Field<'_>) -> Option<Vec<OidcIssuer>> {
     let all: Vec<OidcIssuer> = field.list(limits::OIDC_ISSUERS)?.iter().filter_map(|item| item.inside(issuer)).collect();
-    for (place, one) in all.iter().enumerate() {
-        let twice = |other: &OidcIssuer| other.issuer.name == one.issuer.name || other.issuer.issuer == one.issuer.issuer;
-        if all.iter().take(place).any(twice) {
-            return field.wrong(format!("has {} twice", one.issuer.name), "one section for each issuer, each with its own name");
-        }
-    }
-    Some(all)
+    let same = |a: &OidcIssuer, b: &OidcIssuer| a.issuer.name == b.issuer.name || a.issuer.issuer == b.issuer.issuer;
+    once(field, all, same, |one| one.issuer.name.clone(), "one section for each issuer, each with its own name")
 }
 
 fn issuer(section: &Section<'_>) -> Option<OidcIssuer> {

@@ -35,6 +35,12 @@ pub(super) enum ConfigValue {
     KeepSize(u64),
 }
 
+/// The values of keys outside of lists.
+pub(super) type Settings = BTreeMap<&'static str, ConfigValue>;
+
+/// Reports that a key conflicts with others: the key, the problem and the remedy.
+pub(super) type Conflict<'a> = dyn FnMut(&'static str, &str, &str) + 'a;
+
 /// One entry of `[[bundles]]`.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct BundleEntry {
@@ -46,7 +52,7 @@ pub(super) struct BundleEntry {
 /// All values that were set, on top of the defaults.
 #[derive(Default, Debug)]
 pub(super) struct Values {
-    pub values: BTreeMap<&'static str, ConfigValue>,
+    pub values: Settings,
     pub bundles: Vec<BundleEntry>,
     pub oidc_issuers: Vec<OidcIssuer>,
     pub attestation: Vec<RuleEntry>,
@@ -100,33 +106,27 @@ impl Values {
         for name in keys::sections() {
             let Some(field) = root.optional(name) else { continue };
             self.list_lines.extend(lines_of(name, &field));
-            if name == "bundles" {
-                self.bundles = bundles(&field).unwrap_or_default();
-                continue;
+            match name {
+                "bundles" => self.bundles = bundles(&field).unwrap_or_default(),
+                "oidc_issuers" => self.oidc_issuers = oidc::issuers(&field).unwrap_or_default(),
+                "attestation" => self.attestation = attestation::rules(&field).unwrap_or_default(),
+                "webhooks" => self.webhooks = webhooks(&field).unwrap_or_default(),
+                _ => self.read_section(name, &field),
             }
-            if name == "oidc_issuers" {
-                self.oidc_issuers = oidc::issuers(&field).unwrap_or_default();
-                continue;
-            }
-            if name == "attestation" {
-                self.attestation = attestation::rules(&field).unwrap_or_default();
-                continue;
-            }
-            if name == "webhooks" {
-                self.webhooks = webhooks(&field).unwrap_or_default();
-                continue;
-            }
-            let Some(section) = field.section() else { continue };
-            for key in KEYS.iter().filter(|k| k.parts().0 == name) {
-                if let Some(field) = section.optional(key.parts().1) {
-                    self.lines.insert(key.path, field.line());
-                    self.set(key, &field);
-                }
-            }
-            section.finish();
         }
         root.finish();
         document.finish(Some(()))
+    }
+
+    fn read_section(&mut self, name: &str, field: &Field<'_>) {
+        let Some(section) = field.section() else { return };
+        for key in KEYS.iter().filter(|k| k.parts().0 == name) {
+            if let Some(field) = section.optional(key.parts().1) {
+                self.lines.insert(key.path, field.line());
+                self.set(key, &field);
+            }
+        }
+        section.finish();
     }
 
     fn set(&mut self, key: &'static ConfigKey, field: &Field<'_>) {
@@ -216,12 +216,23 @@ fn bundles(field: &Field<'_>) -> Option<Vec<BundleEntry>> {
         Some(BundleEntry { trust_domain: trust_domain?, file })
     };
     let entries: Vec<BundleEntry> = field.list(limits::TRUST_DOMAINS)?.iter().filter_map(entry).collect();
-    for (place, entry) in entries.iter().enumerate() {
-        if entries.iter().take(place).any(|before| before.trust_domain == entry.trust_domain) {
-            return field.wrong(format!("has {} twice", entry.trust_domain), "one bundle per trust domain");
-        }
+    let same = |a: &BundleEntry, b: &BundleEntry| a.trust_domain == b.trust_domain;
+    once(field, entries, same, |entry| entry.trust_domain.clone(), "one bundle per trust domain")
+}
+
+/// The sections of a list, unless two of them are of the same thing.
+pub(super) fn once<T>(
+    field: &Field<'_>,
+    entries: Vec<T>,
+    same: impl Fn(&T, &T) -> bool,
+    name: impl Fn(&T) -> String,
+    remedy: &str,
+) -> Option<Vec<T>> {
+    let twice = |(place, one): &(usize, &T)| entries.iter().take(*place).any(|before| same(before, one));
+    match entries.iter().enumerate().find(twice) {
+        Some((_, one)) => field.wrong(format!("has {} twice", name(one)), remedy),
+        None => Some(entries),
     }
-    Some(entries)
 }
 
 fn value(form: ValueForm, field: &Field<'_>) -> Option<ConfigValue> {
@@ -336,40 +347,35 @@ pub(super) fn ceiling(form: ValueForm) -> String {
     }
 }
 
+/// The number under a key.
+pub(super) fn number(settings: &Settings, path: &str) -> Option<u64> {
+    let ConfigValue::Number(number) = settings.get(path)? else { return None };
+    Some(*number)
+}
+
 impl Values {
     pub fn text(&self, path: &str) -> Option<String> {
-        match self.values.get(path) {
-            Some(ConfigValue::Text(text)) => Some(text.clone()),
-            _ => None,
-        }
+        let ConfigValue::Text(text) = self.values.get(path)? else { return None };
+        Some(text.clone())
     }
 
     pub fn texts(&self, path: &str) -> Option<Vec<String>> {
-        match self.values.get(path) {
-            Some(ConfigValue::Texts(texts)) => Some(texts.clone()),
-            _ => None,
-        }
+        let ConfigValue::Texts(texts) = self.values.get(path)? else { return None };
+        Some(texts.clone())
     }
 
     pub fn number(&self, path: &str) -> Option<u64> {
-        match self.values.get(path) {
-            Some(ConfigValue::Number(number)) => Some(*number),
-            _ => None,
-        }
+        number(&self.values, path)
     }
 
     pub fn flag(&self, path: &str) -> Option<bool> {
-        match self.values.get(path) {
-            Some(ConfigValue::Flag(flag)) => Some(*flag),
-            _ => None,
-        }
+        let ConfigValue::Flag(flag) = self.values.get(path)? else { return None };
+        Some(*flag)
     }
 
     pub fn address(&self, path: &str) -> Option<SocketAddr> {
-        match self.values.get(path) {
-            Some(ConfigValue::Address(address)) => Some(*address),
-            _ => None,
-        }
+        let ConfigValue::Address(address) = self.values.get(path)? else { return None };
+        Some(*address)
     }
 
     pub fn path(&self, path: &str, base: &std::path::Path) -> Option<PathBuf> {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::values::{LIST, TEXT, list};
+use super::values::{LIST, TEXT, list, once};
 use mayfly_authority::webhook::{TYPES, names_some};
 use mayfly_base::document::url::WebUrl;
 use mayfly_base::document::{Field, Section};
@@ -57,11 +57,7 @@ pub(super) fn webhook_url(field: &Field<'_>) -> Option<WebUrl> {
 
 pub(super) fn webhooks(field: &Field<'_>) -> Option<Vec<WebhookEntry>> {
     let entries: Vec<WebhookEntry> = field.list(limits::WEBHOOKS)?.iter().filter_map(|item| entry(item)).collect();
-    let twice = |(place, entry): (usize, &WebhookEntry)| entries.iter().take(place).any(|before| before.name == entry.name);
-    match entries.iter().enumerate().find(|at| twice(*at)) {
-        Some((_, entry)) => field.wrong(format!("has {} twice", entry.name), "give each a name of its own"),
-        None => Some(entries),
-    }
+    once(field, entries, |a, b| a.name == b.name, |entry| entry.name.clone(), "give each a name of its own")
 }
 
 fn entry(item: &Field<'_>) -> Option<WebhookEntry> {

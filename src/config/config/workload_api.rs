@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use super::values::Values;
+use super::build::key_pair;
+use super::values::{Conflict, Values};
 use super::{KeyPair, WorkloadApiConfig};
 use crate::workload_api::{AgentRequest, Endpoint};
 use mayfly_identity::spiffe_id::{SpiffeId, TrustDomain};
@@ -15,20 +16,9 @@ pub(super) fn identity(
     values: &Values,
     base: &Path,
     environment: &[(String, String)],
-    conflict: &mut impl FnMut(&'static str, &str, &str),
+    conflict: &mut Conflict<'_>,
 ) -> (Option<KeyPair>, Option<WorkloadApiConfig>) {
-    let files = match (values.path("tls.certificate", base), values.path("tls.key", base)) {
-        (Some(certificate), Some(key)) => Some(KeyPair { certificate, key }),
-        (None, None) => None,
-        (Some(_), None) => {
-            conflict("tls.certificate", "lacks tls.key", "a certificate goes with its key");
-            return (None, None);
-        }
-        (None, Some(_)) => {
-            conflict("tls.key", "lacks tls.certificate", "a key goes with its certificate");
-            return (None, None);
-        }
-    };
+    let Some(files) = key_pair(values, base, ["tls.certificate", "tls.key"], conflict) else { return (None, None) };
     let without = values.bundles.iter().find(|bundle| bundle.file.is_none());
     let set = values.text("workload_api.socket");
     if files.is_some() && without.is_none() {
@@ -53,7 +43,7 @@ pub(super) fn identity(
     (files, agent(values, &socket, conflict))
 }
 
-fn agent(values: &Values, socket: &str, conflict: &mut impl FnMut(&'static str, &str, &str)) -> Option<WorkloadApiConfig> {
+fn agent(values: &Values, socket: &str, conflict: &mut Conflict<'_>) -> Option<WorkloadApiConfig> {
     let (key, name) = match values.values.contains_key("workload_api.socket") {
         true => ("workload_api.socket", "workload_api.socket"),
         false => ("workload_api.socket", VARIABLE),

@@ -10,7 +10,6 @@ use std::fmt;
 use std::pin::Pin;
 use std::time::Duration;
 
-use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 pub use mayfly_client::agent::Endpoint;
 use mayfly_client::agent::{jwt_bundles, x509_svids};
 use mayfly_client::pb::workload::{JwtBundlesResponse, X509SvidResponse};
@@ -19,6 +18,7 @@ use tonic::{Code, Status, Streaming};
 
 pub use message::{AgentMessage, bundle_of};
 
+use mayfly_base::backoff::Backoff;
 use mayfly_base::document::remedy::shell_quoted;
 use mayfly_base::limits;
 use mayfly_base::system::System;
@@ -102,7 +102,7 @@ pub struct Agent {
     wanted: AgentRequest,
     system: System,
     streams: Option<Streams>,
-    pauses: ExponentialBackoff,
+    pauses: Backoff,
     /// The pause before the next attempt.
     pause: Option<Duration>,
 }
@@ -116,7 +116,7 @@ struct Streams {
     /// `None` until the first message.
     last_jwt: Option<JwtBundlesResponse>,
     /// The pauses of the stream of JWT bundles, which reconnects independently of the SVIDs.
-    pauses: ExponentialBackoff,
+    pauses: Backoff,
 }
 
 /// The stream of JWT bundles.
@@ -143,19 +143,14 @@ impl Agent {
     /// The next message, or why there is none. After an error the next call reconnects, after a pause.
     pub async fn next(&mut self) -> Result<AgentMessage, AgentError> {
         if let Some(pause) = self.pause.take() {
-            tokio::time::sleep(pause).await;
+            sleep(pause).await;
         }
-        match self.heard().await {
-            Ok(given) => {
-                self.pauses = pauses();
-                Ok(given)
-            }
-            Err(status) => {
-                self.streams = None;
-                self.pause = self.pauses.next();
-                Err(self.wanted.said(&status))
-            }
+        let heard = self.heard().await;
+        match &heard {
+            Ok(_) => self.pauses.succeeded(),
+            Err(_) => (self.streams, self.pause) = (None, self.pauses.next()),
         }
+        heard.map_err(|status| self.wanted.said(&status))
     }
 
     async fn heard(&mut self) -> Result<AgentMessage, Status> {
@@ -177,10 +172,8 @@ impl Agent {
     }
 }
 
-fn pauses() -> ExponentialBackoff {
-    let (least, most) = (limits::WORKLOAD_API_RETRY_MIN_MS, limits::WORKLOAD_API_RETRY_MAX_MS);
-    let builder = ExponentialBuilder::new().with_min_delay(Duration::from_millis(least));
-    builder.with_max_delay(Duration::from_millis(most)).with_jitter().without_max_times().build()
+fn pauses() -> Backoff {
+    Backoff::new(limits::WORKLOAD_API_RETRY_MIN_MS, limits::WORKLOAD_API_RETRY_MAX_MS)
 }
 
 /// Whether the agent has no JWT bundles for this process; the rest of its data is used nonetheless.
@@ -218,7 +211,8 @@ impl Streams {
         match told {
             JwtStreamEvent::Begun(Ok(stream)) => self.jwt = Jwt::Open(Box::new(stream)),
             JwtStreamEvent::Said(Ok(said)) => {
-                (self.last_jwt, self.pauses) = (Some(said), pauses());
+                self.last_jwt = Some(said);
+                self.pauses.succeeded();
                 return true;
             }
             JwtStreamEvent::Begun(Err(status)) | JwtStreamEvent::Said(Err(status)) if lacks_jwt_bundles(&status) => {

@@ -3,9 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -13,6 +11,7 @@ use super::event_queue::LeaseEvents;
 use super::schedule::{LeaseDependencies, LeaseSchedule};
 use super::{LeaseTiming, UndoCause};
 use crate::minted::MintOutcome;
+use mayfly_base::backoff::Backoff;
 use mayfly_base::limits;
 use mayfly_ledger::state::Lease;
 use mayfly_verify::seq::{LeaseId, Millis};
@@ -44,7 +43,7 @@ struct Entry {
     making: bool,
     given: Option<UndoRequest>,
     attempts: u32,
-    pauses: Option<ExponentialBackoff>,
+    pauses: Option<Backoff>,
     next_at: u64,
     last: String,
 }
@@ -165,14 +164,7 @@ impl WorkerQueue {
         let mut inner = self.inner.lock();
         let Inner { entries, agenda } = &mut *inner;
         let entry = entries.entry(lease).or_default();
-        let pauses = entry.pauses.get_or_insert_with(|| {
-            ExponentialBuilder::new()
-                .with_min_delay(Duration::from_millis(timing.retry_min_ms))
-                .with_max_delay(Duration::from_millis(timing.retry_max_ms))
-                .with_jitter()
-                .without_max_times()
-                .build()
-        });
+        let pauses = entry.pauses.get_or_insert_with(|| Backoff::new(timing.retry_min_ms, timing.retry_max_ms));
         let pause = pauses.next().map_or(timing.retry_max_ms, |p| p.as_millis().try_into().unwrap_or(u64::MAX));
         entry.attempts += 1;
         entry.last = why;

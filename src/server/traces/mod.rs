@@ -11,15 +11,16 @@ mod tests;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use backon::{BackoffBuilder as _, ExponentialBuilder};
 use http::StatusCode;
 use prost::Message as _;
 use tokio::runtime::Runtime;
+use tokio::sync::watch;
 
 use crate::otlp::{PROTOBUF, rejected};
+use mayfly_base::backoff::Backoff;
 use mayfly_base::limits;
 use mayfly_base::system::{Stopwatch, System};
 use mayfly_base::trace::{Span, Tracer};
@@ -28,7 +29,7 @@ use mayfly_config::https::HttpsClient;
 
 /// The sender of spans. Dropping it sends the queued spans first.
 pub struct SpanSender {
-    stopping: Arc<AtomicBool>,
+    stop: watch::Sender<bool>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -46,17 +47,17 @@ enum Fate {
 impl SpanSender {
     /// Starts the thread. `instance`: identifies this server among those of the service.
     pub fn start(tracer: Arc<Tracer>, to: &Collector, system: &System, instance: String) -> io::Result<SpanSender> {
-        let stopping = Arc::new(AtomicBool::new(false));
+        let (stop, stopping) = watch::channel(false);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let run = Run { tracer, to: to.clone(), system: system.clone(), instance, runtime, stopping: stopping.clone() };
+        let run = Run { tracer, to: to.clone(), system: system.clone(), instance, runtime, stopping };
         let thread = std::thread::Builder::new().name("mayfly-traces".into()).spawn(move || run.run())?;
-        Ok(SpanSender { stopping, thread: Some(thread) })
+        Ok(SpanSender { stop, thread: Some(thread) })
     }
 }
 
 impl Drop for SpanSender {
     fn drop(&mut self) {
-        self.stopping.store(true, Relaxed);
+        self.stop.send_replace(true);
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();
             if thread.join().is_err() {
@@ -72,13 +73,17 @@ struct Run {
     system: System,
     instance: String,
     runtime: Runtime,
-    stopping: Arc<AtomicBool>,
+    stopping: watch::Receiver<bool>,
 }
 
 impl Run {
-    fn run(self) {
+    fn stops(&self) -> bool {
+        *self.stopping.borrow()
+    }
+
+    fn run(mut self) {
         mayfly_ledger::mark_background_thread();
-        while !self.stopping.load(Relaxed) {
+        while !self.stops() {
             let spans = self.tracer.queue().take(limits::TRACE_BATCH);
             match spans.is_empty() {
                 true => std::thread::park_timeout(Duration::from_millis(limits::TRACE_LOOK_MS)),
@@ -89,23 +94,21 @@ impl Run {
     }
 
     /// Retries until the batch is accepted, the time limit is reached, or the server stops, which allows one more attempt.
-    fn tell(&self, spans: Vec<Span>) {
+    fn tell(&mut self, spans: Vec<Span>) {
         let count = spans.len() as u64;
         let body = otlp::request(spans, &self.instance).encode_to_vec();
-        let (least, most) =
-            (Duration::from_millis(limits::TRACE_RETRY_MIN_MS), Duration::from_millis(limits::TRACE_RETRY_MAX_MS));
-        let pauses = ExponentialBuilder::new().with_min_delay(least).with_max_delay(most).with_jitter().without_max_times();
-        let (watch, counts) = (Stopwatch::start(), self.tracer.queue().counts());
-        for pause in pauses.build() {
+        let (watch, mut pauses) = (Stopwatch::start(), Backoff::new(limits::TRACE_RETRY_MIN_MS, limits::TRACE_RETRY_MAX_MS));
+        loop {
             if self.settled(count, self.post(body.clone(), limits::TRACE_CALL_MS)) {
                 return;
             }
-            if watch.us() / 1_000 >= limits::TRACE_GIVE_UP_MS || !self.paused(pause) {
+            let late = watch.us() / 1_000 >= limits::TRACE_GIVE_UP_MS;
+            if late || !self.runtime.block_on(pauses.wait_unless(&mut self.stopping)) {
                 break;
             }
         }
-        if !self.stopping.load(Relaxed) || !self.settled(count, self.post(body, limits::TRACE_FLUSH_MS)) {
-            counts.unreachable.fetch_add(count, Relaxed);
+        if !self.stops() || !self.settled(count, self.post(body, limits::TRACE_FLUSH_MS)) {
+            self.tracer.queue().counts().unreachable.fetch_add(count, Relaxed);
         }
     }
 
@@ -128,19 +131,6 @@ impl Run {
             }
         }
         true
-    }
-
-    /// Returns false if the server stops during the pause.
-    fn paused(&self, pause: Duration) -> bool {
-        let watch = Stopwatch::start();
-        while !self.stopping.load(Relaxed) {
-            let left = pause.saturating_sub(Duration::from_micros(watch.us()));
-            if left.is_zero() {
-                return true;
-            }
-            std::thread::park_timeout(left);
-        }
-        false
     }
 
     /// Sends the queued spans when the server stops, as far as there is time; the rest is counted.

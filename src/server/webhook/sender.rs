@@ -4,7 +4,6 @@ use std::io;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 
@@ -14,6 +13,7 @@ use super::position::WebhookPosition;
 use mayfly_authority::authority::Authority;
 use mayfly_authority::revocation::revoke::RevocationHits;
 use mayfly_authority::webhook::{DeadLetter, WebhookEvent, is_of, may_be_event, webhook_event};
+use mayfly_base::backoff::Backoff;
 use mayfly_base::limits;
 use mayfly_base::refusal::Fault;
 use mayfly_base::system::Stopwatch;
@@ -32,7 +32,7 @@ pub(super) struct WebhookSender {
     watch: Stopwatch,
     runtime: Runtime,
     stopping: watch::Receiver<bool>,
-    pauses: Option<ExponentialBackoff>,
+    pauses: Backoff,
 }
 
 /// The result of sending an event.
@@ -45,7 +45,8 @@ enum Fate {
 impl WebhookSender {
     pub fn new(hook: Arc<Hook>, kept: WebhookPosition, stopping: watch::Receiver<bool>) -> io::Result<WebhookSender> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        let run = WebhookSender { hook, noted: kept.clone(), kept, watch: Stopwatch::start(), runtime, stopping, pauses: None };
+        let pauses = Backoff::new(limits::WEBHOOK_RETRY_MIN_MS, limits::WEBHOOK_RETRY_MAX_MS);
+        let run = WebhookSender { hook, noted: kept.clone(), kept, watch: Stopwatch::start(), runtime, stopping, pauses };
         run.tell_standing(|_| {});
         Ok(run)
     }
@@ -65,7 +66,7 @@ impl WebhookSender {
             drop(authority);
             let more = match went.and_then(|more| noted.map(|()| more)) {
                 Ok(more) => {
-                    if self.pauses.is_none() {
+                    if !self.pauses.is_failing() {
                         self.tell_standing(|s| s.problem.clear());
                     }
                     more
@@ -179,7 +180,7 @@ impl WebhookSender {
         loop {
             let old = self.hook.system.wall().since(at) >= limits::WEBHOOK_GIVE_UP_MS;
             let failing = self.hook.standing.lock().problem.clone();
-            if old && self.pauses.is_some() {
+            if old && self.pauses.is_failing() {
                 // The previous attempt failed as well, so the receiver is not available and the old event is given up.
                 return Fate::GivenUp(failing);
             }
@@ -199,7 +200,7 @@ impl WebhookSender {
             drop(part);
             match outcome {
                 Ok(_) => {
-                    self.pauses = None;
+                    self.pauses.succeeded();
                     self.tell_standing(|s| {
                         s.problem.clear();
                         s.since = None;
@@ -218,8 +219,7 @@ impl WebhookSender {
                     });
                 }
             }
-            let pause = self.pause();
-            if self.unless_stopping(async { tokio::time::sleep(pause).await }).is_none() {
+            if !self.runtime.block_on(self.pauses.wait_unless(&mut self.stopping)) {
                 return Fate::Stopping;
             }
         }
@@ -233,16 +233,6 @@ impl WebhookSender {
                 _ = stopping.wait_for(|stops| *stops) => None,
             }
         })
-    }
-
-    fn pause(&mut self) -> Duration {
-        let (least, most) =
-            (Duration::from_millis(limits::WEBHOOK_RETRY_MIN_MS), Duration::from_millis(limits::WEBHOOK_RETRY_MAX_MS));
-        let pauses = self.pauses.get_or_insert_with(|| {
-            let builder = ExponentialBuilder::new().with_min_delay(least).with_max_delay(most);
-            builder.with_jitter().without_max_times().build()
-        });
-        pauses.next().unwrap_or(most)
     }
 
     /// Stores the position durably: at once, or if the stored position is old.

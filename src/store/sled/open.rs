@@ -19,6 +19,7 @@ use crate::head::{HeadFile, HeadMark};
 use crate::panic_guard::guarded;
 use crate::reserve::Reserve;
 use crate::{Position, StoreError, StoreId};
+use mayfly_base::backoff::Backoff;
 use mayfly_base::document::remedy::{Remedy, shell_quoted};
 use mayfly_base::limits;
 
@@ -149,15 +150,12 @@ fn start(folder: &Path, options: &StoreOptions, reserve: Option<&Reserve>) -> Re
         }
     }
     no_blobs(folder)?;
-    let mut tries = 0;
+    let mut pauses = Backoff::new(limits::SLED_LOCK_PAUSE_MS, limits::SLED_LOCK_PAUSE_MS).attempts(limits::SLED_LOCK_TRIES);
     loop {
         remove_unfinished(folder)?;
         match guarded("opening", || config(folder, options).open().map_err(of_open)) {
             // sled's threads hold its lock for a moment after a store was closed; the directory lock shows that no other server has it.
-            Err(StoreError::InUse(_)) if tries < limits::SLED_LOCK_TRIES => {
-                tries += 1;
-                std::thread::sleep(limits::SLED_LOCK_PAUSE);
-            }
+            Err(StoreError::InUse(_)) if pauses.sleep() => {}
             Err(StoreError::Full(_)) if reserve.is_some_and(Reserve::release_piece) => {}
             Err(StoreError::Failed(e)) => return Err(StoreError::Failed(format!("opening {shown}: {e}"))),
             Err(StoreError::InUse(_)) => return Err(StoreError::InUse(shown.to_string())),

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use super::files;
 use crate::StoreError;
+use mayfly_base::backoff::Backoff;
 use mayfly_base::limits;
 
 /// The progress of the filter in this process.
@@ -75,15 +76,14 @@ fn install() -> Result<(), String> {
 fn see(dir: &Path) -> io::Result<bool> {
     let scratch = Scratch::make(Path::new("/dev/shm")).or_else(|_| Scratch::make(dir))?;
     // sled locks the files it opens, and a device has one lock for all processes: another server's self-test may hold it for a moment.
-    let mut met = Err(io::Error::other("nothing tried"));
-    for turn in 0..limits::SLED_LOCK_TRIES {
-        met = meet(&scratch.0, if turn % 2 == 0 { "/dev/null" } else { "/dev/zero" });
-        match &met {
-            Err(e) if e.kind() == io::ErrorKind::Other => std::thread::sleep(limits::SLED_LOCK_PAUSE),
-            _ => break,
+    let mut pauses = Backoff::new(limits::SLED_LOCK_PAUSE_MS, limits::SLED_LOCK_PAUSE_MS).attempts(limits::SLED_LOCK_TRIES);
+    let (mut device, mut other) = ("/dev/null", "/dev/zero");
+    loop {
+        match meet(&scratch.0, device) {
+            Err(e) if e.kind() == io::ErrorKind::Other && pauses.sleep() => std::mem::swap(&mut device, &mut other),
+            met => return met,
         }
     }
-    met
 }
 
 fn meet(scratch: &Path, device: &str) -> io::Result<bool> {

@@ -11,10 +11,11 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
-use super::steps::{lost_to_concurrent_repeat, made_locally};
+use super::steps::made_locally;
 use super::{BegunExchange, ExchangeBatch, Granted, PendingExchange, trace_attributes};
 use crate::authority::Authority;
 use crate::people::approvals::needs_approval;
+use crate::tasks::is_reuse;
 use mayfly_base::limits;
 use mayfly_base::refusal::Error;
 use mayfly_credential::batch::{BatchSigner, SigningSession, UnsignedCredential};
@@ -64,7 +65,7 @@ impl CachedDecisions {
 
     /// Takes note of a refusal: if the fold found a repeat, the next batches search for repeats first.
     pub fn refused(&self, no: &Error) {
-        if lost_to_concurrent_repeat(no, false) {
+        if is_reuse(no) {
             self.all_new.store(false, Relaxed);
         }
     }
