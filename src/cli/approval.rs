@@ -10,8 +10,8 @@ use super::exit::Exit;
 use super::list::{self, ListArgs};
 use super::policy::{differences, fetch_set};
 use super::server::ApiClient;
-use super::show::HitsView;
-use super::show::approval::ApprovalView;
+use super::show::approval::{sentence, task_sentence};
+use super::show::{self, Shown};
 use mayfly_proto::mayfly::v1::{self as pb, approval_service_client::ApprovalServiceClient};
 use mayfly_verify::seq::ApprovalId;
 
@@ -92,14 +92,14 @@ pub async fn run(command: ApprovalCommand, run: &CommandContext) -> Result<Exit,
                 let request = pb::ListApprovalsRequest { state, upstream: upstream.clone(), page_size, page_token };
                 let answer =
                     server.call(request, |c, q| async move { ApprovalServiceClient::new(c).list_approvals(q).await }).await?;
-                Ok((answer.approvals.into_iter().map(ApprovalView::from).collect(), answer.next_page_token))
+                Ok((answer.approvals, answer.next_page_token))
             };
             list::show(&run.out, &args.list, page).await
         }
         ApprovalCommand::Show(args) => {
             let shown = get(server, args.approval).await?;
             change(&shown, run, server).await?;
-            run.out.one(&ApprovalView::from(shown))?;
+            run.out.one(&Shown(shown))?;
             Ok(Exit::Ok)
         }
         ApprovalCommand::Give(args) => decide(args.decide, pb::ApprovalDecision::Give, args.confirm, run, server).await,
@@ -126,13 +126,13 @@ async fn change(approval: &pb::Approval, run: &CommandContext, server: &ApiClien
         }
         Some(pb::approval_change::To::Binding(new)) => {
             let old = super::binding::one(server, &new.binding).await.ok();
-            run.out.say(super::show::binding::differences(old, new.clone())?);
+            run.out.say(show::differences::of_binding(old, new.clone())?);
         }
         Some(pb::approval_change::To::Upstream(new)) => {
             let old = super::terms::registration(server, &new.upstream).await.ok();
-            run.out.say(super::show::upstream::differences(old, new.clone())?);
+            run.out.say(show::differences::of_upstream(old, new.clone())?);
         }
-        Some(pb::approval_change::To::Bundle(new)) => run.out.say(super::show::trust_domain::change(new)),
+        Some(pb::approval_change::To::Bundle(new)) => run.out.say(show::differences::of_bundle(new)),
     }
     if !approval.governs.is_empty() {
         run.out.say(format_args!("it changes {}", approval.governs.join(", ")));
@@ -154,16 +154,14 @@ async fn decide(
         None => {
             let shown = get(server, args.approval).await?;
             change(&shown, run, server).await?;
-            let digest = shown.request_sha256.clone();
-            let shown = ApprovalView::from(shown);
-            run.out.say(shown.sentence());
+            run.out.say(sentence(&shown));
             if let Some(task) = &shown.task {
-                run.out.say(task.sentence());
+                run.out.say(task_sentence(task));
             }
             if !shown.arguments_json.is_empty() {
                 run.out.say(format_args!("arguments: {}", shown.arguments_json));
             }
-            digest
+            shown.request_sha256
         }
     };
     let request = &pb::DecideApprovalRequest {
@@ -180,15 +178,14 @@ async fn decide(
         server.call(request, |c, q| async move { ApprovalServiceClient::new(c).decide_approval(q).await }).await
     };
     let answer = confirm::ask(&run.out, &confirm, |r: &pb::DecideApprovalResponse| r.hits, ask).await?;
-    let hits = HitsView::from(answer.hits);
     let approval = answer.approval.ok_or_else(|| CliError::ours("the server answered without the approval"))?;
-    let approval = ApprovalView::from(approval);
+    let approval = Shown(approval);
     if !confirm.dry_run {
-        run.out.say(format_args!("{}: {}", approval.approval_id, approval.state));
+        run.out.say(format_args!("{}: {}", approval.0.approval_id, approval.json().text_at("state")));
     }
     // An approval of a single request revokes nothing.
-    if confirm.dry_run || hits.credentials > 0 {
-        confirm::print_hits(&run.out, confirm.dry_run, &hits, 0);
+    if confirm.dry_run || answer.hits.is_some_and(|hits| hits.credentials > 0) {
+        confirm::print_hits(&run.out, confirm.dry_run, answer.hits, 0);
     }
     run.out.one(&approval)?;
     Ok(Exit::Ok)

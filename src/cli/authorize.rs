@@ -9,7 +9,7 @@ use super::args::{self, wire_duration};
 use super::error::CliError;
 use super::exit::Exit;
 use super::get::ToolArguments;
-use super::show::credential::AuthorizationView;
+use super::show::{Shown, time};
 use super::{CommandContext, token};
 use mayfly_proto::mayfly::v1::{self as pb, token_service_client::TokenServiceClient};
 
@@ -63,9 +63,8 @@ pub async fn run(args: AuthorizeArgs, run: &CommandContext) -> Result<Exit, CliE
     let server = run.server().await?;
     let wait = args.wait_for_approval.unwrap_or_default();
     let answer = server.waiting(wait).call(request, |c, q| async move { TokenServiceClient::new(c).authorize(q).await }).await?;
-    let authorized = AuthorizationView::from(answer);
-    let until = authorized.expires_at.as_deref().unwrap_or("-");
+    let until = time(answer.expires_at).unwrap_or_else(|| "-".to_owned());
     run.out.say(format_args!("permitted, to begin before {until}"));
-    run.out.one(&authorized)?;
+    run.out.one(&Shown(answer))?;
     Ok(Exit::Ok)
 }

@@ -11,7 +11,8 @@ use super::error::CliError;
 use super::exit::Exit;
 use super::list::{self, ListArgs};
 use super::server::ApiClient;
-use super::show::binding::{BindingChange, BindingView};
+use super::show::Shown;
+use super::show::answer::Answer;
 use mayfly_api::wire::binding_to_pb;
 use mayfly_base::document::SourceFile;
 use mayfly_base::limits;
@@ -121,13 +122,13 @@ pub async fn run(command: BindingCommand, run: &CommandContext) -> Result<Exit, 
             let page = |page_size, page_token| async move {
                 let request = pb::ListBindingsRequest { upstream: upstream.clone(), page_size, page_token, ..Default::default() };
                 let answer = asked(server, request).await?;
-                Ok((answer.bindings.into_iter().map(BindingView::from).collect(), answer.next_page_token))
+                Ok((answer.bindings, answer.next_page_token))
             };
             list::show(&run.out, &args.list, page).await
         }
         BindingCommand::Show(args) => {
             let binding = one(&run.server().await?, &args.binding).await?;
-            run.out.one(&BindingView::from(binding))?;
+            run.out.one(&Shown(binding))?;
             Ok(Exit::Ok)
         }
         BindingCommand::Narrow(args) => {
@@ -209,14 +210,16 @@ async fn set(
         server.call(request, |c, q| async move { UpstreamServiceClient::new(c).set_binding(q).await }).await
     };
     let answer = confirm::ask(&run.out, &args, |r: &pb::SetBindingResponse| r.hits, ask).await?;
-    let changed = BindingChange::of(args.dry_run, answer)?;
-    confirm::print_hits(&run.out, changed.dry_run, &changed.hits, changed.beyond);
-    if changed.takes_another {
+    let binding = answer.binding.as_ref().ok_or_else(|| CliError::ours("the server answered without the binding"))?;
+    confirm::print_hits(&run.out, args.dry_run, answer.hits, answer.beyond);
+    if answer.takes_another {
         run.out.say("it is new or wider: it takes effect when another operator approves it");
     }
-    if changed.not_read {
-        run.out.say(format_args!("no policy of {} reads context.binding: nobody is held to it", changed.environment));
+    if answer.not_read {
+        run.out.say(format_args!("no policy of {} reads context.binding: nobody is held to it", binding.environment));
     }
-    run.out.one(&changed)?;
+    let changed = Answer::named(&binding.binding).pick(binding, "binding version environment upstream");
+    let changed = changed.with("dry_run", args.dry_run).pick(binding, "seq");
+    run.out.one(&changed.pick(&answer, "hits beyond takes_another not_read"))?;
     Ok(Exit::Ok)
 }

@@ -4,7 +4,8 @@ use clap::Args;
 
 use super::error::CliError;
 use super::exit::Exit;
-use super::show::blast_radius::BlastRadius;
+use super::show::blast_radius::BlastHit;
+use super::show::{Shown, hits};
 use super::targets::TargetArgs;
 use super::{CommandContext, revoke};
 use mayfly_proto::mayfly::v1::{self as pb, revocation_service_client::RevocationServiceClient};
@@ -36,11 +37,15 @@ pub async fn run(args: BlastRadiusArgs, run: &CommandContext) -> Result<Exit, Cl
     }
     let request = pb::BlastRadiusRequest { targets, most: args.most };
     let answer = server.call(request, |c, q| async move { RevocationServiceClient::new(c).blast_radius(q).await }).await?;
-    let radius = BlastRadius::from(answer);
-    run.out.say(format_args!("a revocation would hit {}; nothing was done", radius.hits.text()));
-    for sort in radius.sorts.iter().filter(|sort| sort.count > sort.items.len() as u64) {
-        run.out.say(format_args!("{} more of {}", sort.count - sort.items.len() as u64, sort.of));
+    run.out.say(format_args!("a revocation would hit {}; nothing was done", hits::text(answer.hits.unwrap_or_default())));
+    let radius = Shown(answer);
+    let json = radius.json();
+    for (sort, shown) in radius.0.sorts.iter().zip(json.at("sorts").into_iter().flat_map(|sorts| sorts.elements())) {
+        let more = sort.count.saturating_sub(sort.items.len() as u64);
+        if more > 0 {
+            run.out.say(format_args!("{more} more of {}", shown.text_at("of")));
+        }
     }
-    run.out.one_with_rows(&radius, &radius.rows())?;
+    run.out.one_with_rows(&radius, &BlastHit::all(&json))?;
     Ok(Exit::Ok)
 }

@@ -10,8 +10,9 @@ use super::args::{self, wire_duration};
 use super::error::CliError;
 use super::exit::Exit;
 use super::list::{self, ListArgs};
+use super::out::Printable as _;
 use super::server::ApiClient;
-use super::show::break_glass::BreakGlassView;
+use super::show::{Shown, time};
 use mayfly_proto::mayfly::v1::open_break_glass_request::Open;
 use mayfly_proto::mayfly::v1::{self as pb, break_glass_service_client::BreakGlassServiceClient};
 
@@ -123,7 +124,7 @@ pub async fn run(command: BreakGlassCommand, run: &CommandContext) -> Result<Exi
             let request = pb::OpenBreakGlassRequest { open, reason: a.reason, ttl, request_id, environment: a.environment };
             let break_glass = opened(server, request).await?;
             run.out.one(&break_glass)?;
-            let (task, by) = (&break_glass.task_id, break_glass.join_by.as_deref().unwrap_or("its end"));
+            let (task, by) = (break_glass.name(), until(break_glass.0.join_by));
             run.out.say(format_args!("it waits for a second person until {by}: mayfly break-glass join {task} --reason TEXT"));
             Ok(Exit::ApprovalNeeded)
         }
@@ -132,7 +133,7 @@ pub async fn run(command: BreakGlassCommand, run: &CommandContext) -> Result<Exi
             let request = pb::OpenBreakGlassRequest { open, reason: a.reason, request_id, ..Default::default() };
             let break_glass = opened(server, request).await?;
             run.out.one(&break_glass)?;
-            let (task, by) = (&break_glass.task_id, break_glass.deadline.as_deref().unwrap_or("its end"));
+            let (task, by) = (break_glass.name(), until(break_glass.0.deadline));
             run.out.say(format_args!("it is active until {by}: mayfly get UPSTREAM --task {task}"));
             Ok(Exit::Ok)
         }
@@ -141,9 +142,9 @@ pub async fn run(command: BreakGlassCommand, run: &CommandContext) -> Result<Exi
             let call = |c, q| async move { BreakGlassServiceClient::new(c).close_break_glass(q).await };
             let break_glass = some(server.call(request, call).await?.break_glass)?;
             run.out.one(&break_glass)?;
-            if break_glass.unreviewed {
+            if break_glass.0.unreviewed {
                 let what = "what was issued in it is revoked; until a third person reviewed it, its people open no other";
-                run.out.say(format_args!("{what}: mayfly break-glass review {} --text TEXT", break_glass.task_id));
+                run.out.say(format_args!("{what}: mayfly break-glass review {} --text TEXT", break_glass.name()));
             }
             Ok(Exit::Ok)
         }
@@ -167,7 +168,7 @@ pub async fn run(command: BreakGlassCommand, run: &CommandContext) -> Result<Exi
     }
 }
 
-async fn opened(server: &ApiClient, request: pb::OpenBreakGlassRequest) -> Result<BreakGlassView, CliError> {
+async fn opened(server: &ApiClient, request: pb::OpenBreakGlassRequest) -> Result<Shown<pb::BreakGlass>, CliError> {
     let call = |c, q| async move { BreakGlassServiceClient::new(c).open_break_glass(q).await };
     some(server.call(request, call).await?.break_glass)
 }
@@ -178,14 +179,18 @@ pub async fn page_of(
     unreviewed: bool,
     page_size: i32,
     page_token: String,
-) -> Result<(Vec<BreakGlassView>, String), CliError> {
+) -> Result<(Vec<pb::BreakGlass>, String), CliError> {
     let request = pb::ListBreakGlassRequest { unreviewed, page_size, page_token };
     let call = |c, q| async move { BreakGlassServiceClient::new(c).list_break_glass(q).await };
     let answer = server.call(request, call).await?;
-    Ok((answer.break_glass.into_iter().map(BreakGlassView::from).collect(), answer.next_page_token))
+    Ok((answer.break_glass, answer.next_page_token))
 }
 
-fn some(break_glass: Option<pb::BreakGlass>) -> Result<BreakGlassView, CliError> {
+fn some(break_glass: Option<pb::BreakGlass>) -> Result<Shown<pb::BreakGlass>, CliError> {
     let break_glass = break_glass.ok_or_else(|| CliError::ours("the server answered without the break-glass task"))?;
-    Ok(BreakGlassView::from(break_glass))
+    Ok(Shown(break_glass))
+}
+
+fn until(at: Option<prost_types::Timestamp>) -> String {
+    time(at).unwrap_or_else(|| "its end".to_owned())
 }

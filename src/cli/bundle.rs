@@ -8,8 +8,10 @@ use super::confirm::{self, ConfirmArgs};
 use super::error::CliError;
 use super::exit::Exit;
 use super::list::{self, ListArgs};
+use super::out::tree::OrderedJson;
 use super::server::ApiClient;
-use super::show::trust_domain::{BundleChangeView, TrustDomainView};
+use super::show::answer::Answer;
+use super::show::{Shown, hits, message};
 use super::wait::{self, WaitArgs};
 use super::{CommandContext, args};
 use mayfly_base::limits;
@@ -123,7 +125,7 @@ async fn show(args: ShowBundleArgs, run: &CommandContext) -> Result<Exit, CliErr
     let answer = server.call(request, |c, q| async move { TrustDomainServiceClient::new(c).get_bundle(q).await }).await?;
     match (args.jwks, answer.trust_domain) {
         (true, _) => run.out.document(&answer.spiffe_jwks)?,
-        (false, Some(domain)) => run.out.one(&TrustDomainView::from(domain))?,
+        (false, Some(domain)) => run.out.one(&Shown(domain))?,
         (false, None) => return Err(CliError::ours("the server answered without the trust domain")),
     }
     Ok(Exit::Ok)
@@ -135,7 +137,7 @@ async fn show_list(args: ListArgs, run: &CommandContext) -> Result<Exit, CliErro
         let request = pb::ListTrustDomainsRequest { page_size, page_token };
         let answer =
             server.call(request, |c, q| async move { TrustDomainServiceClient::new(c).list_trust_domains(q).await }).await?;
-        Ok((answer.trust_domains.into_iter().map(TrustDomainView::from).collect(), answer.next_page_token))
+        Ok((answer.trust_domains, answer.next_page_token))
     };
     list::show(&run.out, &args, page).await
 }
@@ -150,7 +152,7 @@ async fn add(args: AddBundleArgs, run: &CommandContext) -> Result<Exit, CliError
     let server = run.server().await?;
     let answer = server.call(request, |c, q| async move { TrustDomainServiceClient::new(c).add_bundle(q).await }).await?;
     let domain = answer.trust_domain.ok_or_else(|| CliError::ours("the server answered without the trust domain"))?;
-    run.out.one(&TrustDomainView::from(domain))?;
+    run.out.one(&Shown(domain))?;
     Ok(Exit::Ok)
 }
 
@@ -169,10 +171,8 @@ async fn set(args: SetBundleArgs, run: &CommandContext) -> Result<Exit, CliError
         server.call(request, |c, q| async move { TrustDomainServiceClient::new(c).set_bundle(q).await }).await
     };
     let answer = confirm::ask(&run.out, &args.confirm, |r: &pb::SetBundleResponse| r.hits, ask).await?;
-    let changed = BundleChangeView::of(&args.trust_domain, args.confirm.dry_run, answer.seq, answer.hits)
-        .with_roots(answer.added, answer.removed);
-    let changed = BundleChangeView { trust_domain: answer.trust_domain.map(TrustDomainView::from), ..changed };
-    finish(run, server, &args.wait, changed).await
+    let changed = begun(&args.trust_domain, &args.confirm).and(&answer);
+    finish(run, server, (&args.confirm, &args.wait), changed, (answer.seq, answer.hits)).await
 }
 
 async fn remove(args: RemoveBundleArgs, run: &CommandContext) -> Result<Exit, CliError> {
@@ -180,7 +180,7 @@ async fn remove(args: RemoveBundleArgs, run: &CommandContext) -> Result<Exit, Cl
     let reason = &args.reason.unwrap_or_else(|| "dry run".to_owned());
     let request_id = &run.request_id(&args.confirm.request_id);
     let trust_domain = &args.trust_domain;
-    let changed = if let Some(sha256) = args.trust_anchor {
+    let (changed, seq, hits) = if let Some(sha256) = args.trust_anchor {
         let ask = |dry_run, confirmation| async move {
             let request = pb::RemoveTrustAnchorRequest {
                 trust_domain: trust_domain.clone(),
@@ -193,12 +193,7 @@ async fn remove(args: RemoveBundleArgs, run: &CommandContext) -> Result<Exit, Cl
             server.call(request, |c, q| async move { TrustDomainServiceClient::new(c).remove_trust_anchor(q).await }).await
         };
         let answer = confirm::ask(&run.out, &args.confirm, |r: &pb::RemoveTrustAnchorResponse| r.hits, ask).await?;
-        let changed = BundleChangeView::of(trust_domain, args.confirm.dry_run, answer.seq, answer.hits);
-        BundleChangeView {
-            connections: Some(answer.connections),
-            trust_domain: answer.trust_domain.map(TrustDomainView::from),
-            ..changed
-        }
+        (begun(trust_domain, &args.confirm).and(&answer), answer.seq, answer.hits)
     } else {
         let ask = |dry_run, confirmation| async move {
             let request = pb::RemoveTrustDomainRequest {
@@ -211,28 +206,35 @@ async fn remove(args: RemoveBundleArgs, run: &CommandContext) -> Result<Exit, Cl
             server.call(request, |c, q| async move { TrustDomainServiceClient::new(c).remove_trust_domain(q).await }).await
         };
         let answer = confirm::ask(&run.out, &args.confirm, |r: &pb::RemoveTrustDomainResponse| r.hits, ask).await?;
-        let changed = BundleChangeView::of(trust_domain, args.confirm.dry_run, answer.seq, answer.hits);
-        BundleChangeView { connections: Some(answer.connections), ..changed }
+        let changed = begun(trust_domain, &args.confirm).and(&answer).with("trust_domain", OrderedJson::Null);
+        (changed, answer.seq, answer.hits)
     };
-    finish(run, server, &args.wait, changed).await
+    finish(run, server, (&args.confirm, &args.wait), changed, (seq, hits)).await
 }
 
+/// The beginning of the result: no root is added or removed unless the answer names it.
+fn begun(trust_domain: &str, args: &ConfirmArgs) -> Answer {
+    let none = || OrderedJson::List(Vec::new());
+    let begun = Answer::named(trust_domain).with("name", trust_domain).with("dry_run", args.dry_run);
+    begun.with("hits", OrderedJson::Null).with("added", none()).with("removed", none())
+}
+
+/// Prints the result of a change. `seq` is the sequence number of its revocation rule; 0: nothing was revoked.
 async fn finish(
     run: &CommandContext,
     server: &ApiClient,
-    args: &WaitArgs,
-    mut changed: BundleChangeView,
+    (confirm, wait): (&ConfirmArgs, &WaitArgs),
+    changed: Answer,
+    (seq, hits): (u64, Option<pb::Hits>),
 ) -> Result<Exit, CliError> {
-    let hits = changed.hits.text();
-    match (changed.dry_run, changed.seq) {
+    let hits = hits::text(hits.unwrap_or_default());
+    match (confirm.dry_run, seq) {
         (true, _) => run.out.say(format_args!("dry run, nothing was done: it would hit {hits}")),
-        (false, Some(seq)) => run.out.say(format_args!("revoked at {seq} with the roots: {hits}")),
-        (false, None) => run.out.say("nothing was revoked"),
+        (false, 0) => run.out.say("nothing was revoked"),
+        (false, _) => run.out.say(format_args!("revoked at {seq} with the roots: {hits}")),
     }
-    if let Some(seq) = changed.seq {
-        changed.followers = wait::applied(server, &run.system, args, seq).await?;
-    }
-    run.out.one(&changed)?;
-    wait::print_result(&run.out, args, changed.seq.unwrap_or_default(), changed.followers.as_ref())?;
+    let followers = wait::applied(server, &run.system, wait, seq).await?;
+    run.out.one(&changed.with_some("followers", followers.as_ref().map(message::json)))?;
+    wait::print_result(&run.out, wait, seq, followers)?;
     Ok(Exit::Ok)
 }

@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::error::CliError;
 use super::out::Out;
-use super::show::HitsView;
+use super::show::hits;
 use mayfly_authority::revocation::revoke::EVERYTHING;
 use mayfly_base::refusal::Reason;
 use mayfly_proto::mayfly::v1 as pb;
@@ -60,7 +60,7 @@ impl ConfirmedHits {
 ///
 /// `ask` is called with `dry_run` and the confirmation. The server compares the confirmed number with the number at the time of the change,
 /// since the number of live credentials moves under load.
-pub async fn ask<R, F, W>(out: &Out, args: &ConfirmArgs, hits: fn(&R) -> Option<pb::Hits>, ask: F) -> Result<R, CliError>
+pub async fn ask<R, F, W>(out: &Out, args: &ConfirmArgs, of: fn(&R) -> Option<pb::Hits>, ask: F) -> Result<R, CliError>
 where
     F: Fn(bool, Option<pb::Confirmation>) -> W,
     W: Future<Output = Result<R, CliError>>,
@@ -70,8 +70,8 @@ where
         other => return other,
     };
     let CliError::Server(mut said) = error else { return Err(error) };
-    let would = HitsView::from(hits(&ask(true, None).await?));
-    out.say(format_args!("this would hit {}; nothing was done", would.text()));
+    let would = of(&ask(true, None).await?).unwrap_or_default();
+    out.say(format_args!("this would hit {}; nothing was done", hits::text(would)));
     let number = match said.rule.as_deref() {
         Some(EVERYTHING) => String::new(),
         _ => format!("`--confirm {}`, or with ", would.credentials),
@@ -82,9 +82,10 @@ where
 
 /// Prints how many credentials a change revoked or would revoke, and how many of them are hit only because no narrower target covers the
 /// rest.
-pub fn print_hits(out: &Out, dry_run: bool, hits: &HitsView, beyond: u64) {
-    let text = hits.text();
-    match (dry_run, hits.credentials) {
+pub fn print_hits(out: &Out, dry_run: bool, of: Option<pb::Hits>, beyond: u64) {
+    let of = of.unwrap_or_default();
+    let text = hits::text(of);
+    match (dry_run, of.credentials) {
         (true, 0) => out.say("dry run, nothing was done: it would revoke nothing"),
         (true, _) => out.say(format_args!("dry run, nothing was done: it would revoke {text}")),
         (false, 0) => out.say("nothing was revoked"),

@@ -6,8 +6,8 @@ use super::args::{self, wire_word};
 use super::error::{CliError, ServerError};
 use super::exit::Exit;
 use super::list::{self, ListArgs};
-use super::show::credential::{CredentialChangeView, CredentialView, ReleaseView, UseReportView, upstream_state};
-use super::show::shown_word;
+use super::show::Shown;
+use super::show::answer::Answer;
 use super::{CommandContext, server::ApiClient};
 use mayfly_proto::mayfly::v1::{
     self as pb, audit_service_client::AuditServiceClient, credential_service_client::CredentialServiceClient,
@@ -126,36 +126,33 @@ pub async fn run(command: CredentialCommand, run: &CommandContext) -> Result<Exi
             let answer =
                 server.call(request, |c, q| async move { CredentialServiceClient::new(c).get_credential(q).await }).await?;
             let credential = answer.credential.ok_or_else(|| CliError::ours("the server answered without the credential"))?;
-            run.out.one(&CredentialView::from(credential))?;
+            run.out.one(&Shown(credential))?;
             Ok(Exit::Ok)
         }
         CredentialCommand::Watch(args) => watch(*args, run, &server).await,
         CredentialCommand::Used(args) => used(*args, run, &server).await,
         CredentialCommand::Release(args) => {
             let answer = release(&server, &args.credential).await?;
-            let upstream_state = upstream_state(answer.upstream_state);
-            run.out.one(&ReleaseView { credential_id: args.credential, seq: answer.seq, upstream_state })?;
+            run.out.one(&Answer::named(&args.credential).with("credential_id", args.credential).and(&answer))?;
             Ok(Exit::Ok)
         }
     }
 }
 
 async fn used(args: UsedArgs, run: &CommandContext, server: &ApiClient) -> Result<Exit, CliError> {
-    let tool = args.tool.unwrap_or_default();
     let one = pb::Use {
-        credential_id: args.of.credential.clone(),
-        tool: tool.clone(),
+        credential_id: args.of.credential,
+        tool: args.tool.unwrap_or_default(),
         outcome: args.outcome.into(),
         at: Some(args::timestamp(args.at.map_or_else(|| run.system.wall(), |at| at.past(run.system.wall())))),
         count: args.count,
     };
-    let request = pb::ReportUseRequest { uses: vec![one] };
+    let request = pb::ReportUseRequest { uses: vec![one.clone()] };
     let answer = server.call(request, |c, q| async move { AuditServiceClient::new(c).report_use(q).await }).await?;
     if let Some(problem) = answer.problems.into_iter().find_map(|p| p.problem) {
         return Err(CliError::Server(Box::new(ServerError::from_problem(problem))));
     }
-    let outcome = shown_word!(pb::UseOutcome, "USE_OUTCOME_", args.outcome.into());
-    run.out.one(&UseReportView { credential_id: args.of.credential, tool, outcome, count: args.count })?;
+    run.out.one(&Answer::named(&one.credential_id).pick(&one, "credential_id tool outcome count"))?;
     Ok(Exit::Ok)
 }
 
@@ -171,7 +168,7 @@ async fn show_list(args: ListCredentialsArgs, run: &CommandContext, server: &Api
         let request = pb::ListCredentialsRequest { filter: Some(filter.clone()), page_size, page_token };
         let answer =
             server.call(request, |c, q| async move { CredentialServiceClient::new(c).list_credentials(q).await }).await?;
-        Ok((answer.credentials.into_iter().map(CredentialView::from).collect(), answer.next_page_token))
+        Ok((answer.credentials, answer.next_page_token))
     };
     list::show(&run.out, &args.list, page).await
 }
@@ -182,7 +179,7 @@ async fn watch(args: WatchCredentialsArgs, run: &CommandContext, server: &ApiCli
     let send = |c, q| async move { CredentialServiceClient::new(c).watch_credentials(q).await };
     let stream = server.stream(request, send).await?;
     let show = |event: pb::WatchCredentialsResponse| match args.signs_of_life || event.change() != pb::CredentialChange::None {
-        true => run.out.line(&CredentialChangeView::from(event)),
+        true => run.out.line(&Shown(event)),
         false => Ok(()),
     };
     list::follow(&run.out, stream, args.resume_after.map(Seq::as_u64), |event| event.seq, show).await

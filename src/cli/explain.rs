@@ -6,7 +6,7 @@ use super::CommandContext;
 use super::error::CliError;
 use super::exit::Exit;
 use super::out::Format;
-use super::show::explain::Explanation;
+use super::show::{Shown, shown};
 use mayfly_proto::mayfly::v1::{self as pb, audit_service_client::AuditServiceClient, explain_request::Of};
 use mayfly_verify::seq::{ApprovalId, CredentialId, LeaseId, Seq, TaskId};
 
@@ -46,22 +46,22 @@ pub async fn run(args: ExplainArgs, run: &CommandContext) -> Result<Exit, CliErr
     let request = pb::ExplainRequest { of: Some(of) };
     let server = run.server().await?;
     let answer = server.call(request, |c, q| async move { AuditServiceClient::new(c).explain(q).await }).await?;
-    let explanation = Explanation::from(answer);
+    let request_unknown = answer.request_unknown;
     match run.out.format() {
         Format::Table | Format::Wide => {
-            run.out.text(&explanation.summary)?;
-            if !explanation.findings.is_empty() {
+            run.out.text(&answer.summary)?;
+            if !answer.findings.is_empty() {
                 run.out.text("")?;
-                run.out.list(&explanation.findings)?;
+                run.out.list(&shown(answer.findings))?;
             }
-            if !explanation.records.is_empty() {
+            if !answer.records.is_empty() {
                 run.out.text("")?;
-                run.out.list(&explanation.records)?;
+                run.out.list(&shown(answer.records))?;
             }
         }
-        _ => run.out.one(&explanation)?,
+        _ => run.out.one(&Shown(answer))?,
     }
-    if explanation.request_unknown {
+    if request_unknown {
         run.out.say("no record has this request id: nothing was granted for it [NOT_FOUND]");
         return Ok(Exit::NotFound);
     }

@@ -6,7 +6,6 @@ use super::CommandContext;
 use super::error::CliError;
 use super::exit::Exit;
 use super::list::{self, ListArgs};
-use super::show::revocation::FollowerView;
 use mayfly_proto::mayfly::v1::{self as pb, revocation_service_client::RevocationServiceClient};
 
 /// The subcommands for followers.
@@ -23,7 +22,7 @@ pub async fn run(command: FollowerCommand, run: &CommandContext) -> Result<Exit,
     let page = |page_size, page_token| async move {
         let request = pb::ListFollowersRequest { page_size, page_token };
         let answer = server.call(request, |c, q| async move { RevocationServiceClient::new(c).list_followers(q).await }).await?;
-        Ok((answer.followers.into_iter().map(FollowerView::from).collect(), answer.next_page_token))
+        Ok((answer.followers, answer.next_page_token))
     };
     list::show(&run.out, &args, page).await
 }

@@ -17,6 +17,7 @@ use super::out::escape;
 use super::out::sink::SecretSink;
 use super::server::ApiClient;
 use super::show::issued::IssuedView;
+use super::show::time;
 use super::subject::SubjectArgs;
 use super::{CommandContext, credential, task, terms, token};
 use mayfly_base::limits;
@@ -123,9 +124,11 @@ pub async fn run(args: GetArgs, run: &CommandContext) -> Result<Exit, CliError> 
     let written = masked.and_then(|()| form.write(&issued)).and_then(|text| sink.write(text.as_bytes(), &run.system));
     if let Err(error) = written {
         // A credential that could not be written to its receiver is not left alive.
-        match credential::release(&server, &issued.credential_id).await {
-            Ok(_) => run.out.say(format_args!("{} was given back, since it could not be handed over", issued.credential_id)),
-            Err(_) => run.out.say(format_args!("end it with `mayfly credential release {}`", issued.credential_id)),
+        match credential::release(&server, &issued.about.0.credential_id).await {
+            Ok(_) => {
+                run.out.say(format_args!("{} was given back, since it could not be handed over", issued.about.0.credential_id))
+            }
+            Err(_) => run.out.say(format_args!("end it with `mayfly credential release {}`", issued.about.0.credential_id)),
         }
         return Err(error);
     }
@@ -242,7 +245,9 @@ impl Form {
             Form::Plain => issued.answer.plain(),
             Form::Json => None,
             Form::Header => match issued.answer.header() {
-                None => return Err(CliError::Usage(format!("a credential of kind {} cannot be sent in a header", issued.kind))),
+                None => {
+                    return Err(CliError::Usage(format!("a credential of kind {} cannot be sent in a header", issued.kind())));
+                }
                 text => text,
             },
         };
@@ -266,14 +271,16 @@ fn json(issued: &IssuedView) -> Result<Zeroizing<String>, CliError> {
 }
 
 fn print_issued(run: &CommandContext, issued: &IssuedView, opened: bool) {
-    let until = issued.expires_at.as_deref().unwrap_or("-");
-    let by = if issued.bound_by.is_empty() { &issued.bound } else { &issued.bound_by };
+    let bound = issued.about.json().text_at("bound");
+    let issued = &issued.about.0;
+    let until = time(issued.expires_at).unwrap_or_else(|| "-".to_owned());
+    let by = if issued.bound_by.is_empty() { &bound } else { &issued.bound_by };
     let (id, upstream, scopes) = (&issued.credential_id, &issued.upstream, issued.scopes.join(", "));
     run.out.say(format_args!("{id} for {upstream} ({scopes}) until {until}, bounded by: {by}"));
     if opened {
         run.out.say(format_args!("its task is {0}; when the work is done: mayfly task complete {0}", issued.task_id));
     }
-    if issued.novelty == "same" {
+    if issued.novelty() == pb::Novelty::Same {
         run.out.say("the same credential as the first time: the request id was used before");
     }
     if issued.irrevocable {

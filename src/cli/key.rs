@@ -10,8 +10,8 @@ use super::error::CliError;
 use super::exit::Exit;
 use super::list::{self, ListArgs};
 use super::several;
-use super::show::key::{KeyRemovalView, KeyRotationView, KeyView};
-use super::show::some_seq;
+use super::show::answer::Answer;
+use super::show::{Shown, message, time};
 use super::wait::{self, WaitArgs};
 use super::{CommandContext, server::ApiClient};
 use mayfly_proto::mayfly::v1::{self as pb, get_jwks_request::Of, key_service_client::KeyServiceClient};
@@ -134,7 +134,7 @@ async fn show(args: ListKeysArgs, run: &CommandContext, server: &ApiClient) -> R
     let page = |page_size, page_token| async move {
         let request = pb::ListKeysRequest { page_size, page_token, ..filter.clone() };
         let answer = server.call(request, |c, q| async move { KeyServiceClient::new(c).list_keys(q).await }).await?;
-        Ok((answer.keys.into_iter().map(KeyView::from).collect(), answer.next_page_token))
+        Ok((answer.keys, answer.next_page_token))
     };
     list::show(&run.out, &args.list, page).await
 }
@@ -148,11 +148,10 @@ async fn rotate(args: RotateArgs, run: &CommandContext, server: &ApiClient) -> R
         environment: args.environment.unwrap_or_default(),
     };
     let answer = server.call(request, |c, q| async move { KeyServiceClient::new(c).rotate_key(q).await }).await?;
-    let rotated = KeyRotationView { key: answer.key.map(KeyView::from), previous: answer.previous.map(KeyView::from) };
-    if let Some(from) = rotated.key.as_ref().and_then(|k| k.active_from.as_deref()) {
+    if let Some(from) = time(answer.key.as_ref().and_then(|k| k.active_from)) {
         run.out.say(format_args!("the new key signs from {from}"));
     }
-    run.out.one(&rotated)?;
+    run.out.one(&Shown(answer))?;
     Ok(Exit::Ok)
 }
 
@@ -200,16 +199,7 @@ async fn retire(
         server.call(request, |c, q| async move { KeyServiceClient::new(c).retire_key(q).await }).await
     };
     let answer = confirm::ask(&run.out, &args.confirm, |r: &pb::RetireKeyResponse| r.hits, ask).await?;
-    let gone = KeyRemovalView {
-        key_id: key,
-        dry_run: args.confirm.dry_run,
-        seq: None,
-        hits: answer.hits.into(),
-        key: answer.key.map(KeyView::from),
-        replacement: None,
-        followers: None,
-    };
-    run.out.one(&gone)
+    run.out.one(&Answer::named(&key).with("key_id", key).with("dry_run", args.confirm.dry_run).and(&answer))
 }
 
 async fn compromise(
@@ -232,23 +222,11 @@ async fn compromise(
         server.call(request, |c, q| async move { KeyServiceClient::new(c).compromise_key(q).await }).await
     };
     let answer = confirm::ask(&run.out, &args.confirm, |r: &pb::CompromiseKeyResponse| r.hits, ask).await?;
-    let seq = some_seq(answer.seq);
-    if let Some(seq) = seq {
-        run.out.say(format_args!("nothing signed by {} is accepted from {seq} on", key));
+    if answer.seq > 0 {
+        run.out.say(format_args!("nothing signed by {key} is accepted from {} on", answer.seq));
     }
-    let followers = match seq {
-        Some(seq) => wait::applied(server, &run.system, wait, seq).await?,
-        None => None,
-    };
-    let gone = KeyRemovalView {
-        key_id: key,
-        dry_run: args.confirm.dry_run,
-        seq,
-        hits: answer.hits.into(),
-        key: None,
-        replacement: answer.replacement.map(KeyView::from),
-        followers,
-    };
-    run.out.one(&gone)?;
-    wait::print_result(&run.out, wait, answer.seq, gone.followers.as_ref())
+    let followers = wait::applied(server, &run.system, wait, answer.seq).await?;
+    let gone = Answer::named(&key).with("key_id", key).with("dry_run", args.confirm.dry_run).and(&answer);
+    run.out.one(&gone.with_some("followers", followers.as_ref().map(message::json)))?;
+    wait::print_result(&run.out, wait, answer.seq, followers)
 }

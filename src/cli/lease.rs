@@ -7,7 +7,7 @@ use super::args::wire_word;
 use super::error::CliError;
 use super::exit::Exit;
 use super::list::{self, ListArgs};
-use super::show::lease::LeaseView;
+use super::show::Shown;
 use mayfly_proto::mayfly::v1::{self as pb, upstream_service_client::UpstreamServiceClient};
 use mayfly_verify::seq::LeaseId;
 
@@ -67,7 +67,7 @@ pub async fn run(command: LeaseCommand, run: &CommandContext) -> Result<Exit, Cl
                 let request = pb::ListLeasesRequest { upstream: upstream.clone(), state, page_size, page_token };
                 let answer =
                     server.call(request, |c, q| async move { UpstreamServiceClient::new(c).list_leases(q).await }).await?;
-                Ok((answer.leases.into_iter().map(LeaseView::from).collect(), answer.next_page_token))
+                Ok((answer.leases, answer.next_page_token))
             };
             list::show(&run.out, &args.list, page).await
         }
@@ -75,16 +75,16 @@ pub async fn run(command: LeaseCommand, run: &CommandContext) -> Result<Exit, Cl
             let request = pb::RetryLeaseRequest { lease_id: args.lease.to_string() };
             let answer = server.call(request, |c, q| async move { UpstreamServiceClient::new(c).retry_lease(q).await }).await?;
             run.out.say(format_args!("it is tried now; mayfly lease list shows what came of it"));
-            run.out.one(&LeaseView::from(answer.lease.unwrap_or_default()))?;
+            run.out.one(&Shown(answer.lease.unwrap_or_default()))?;
             Ok(Exit::Ok)
         }
         LeaseCommand::Abandon(args) => {
             let request_id = run.request_id(&args.request_id);
             let request = pb::AbandonLeaseRequest { lease_id: args.lease.to_string(), reason: args.reason, request_id };
             let answer = server.call(request, |c, q| async move { UpstreamServiceClient::new(c).abandon_lease(q).await }).await?;
-            let lease = LeaseView::from(answer.lease.unwrap_or_default());
+            let lease = answer.lease.unwrap_or_default();
             run.out.say(format_args!("given up: {} at {} is not undone by mayfly any more", lease.what, lease.upstream));
-            run.out.one(&lease)?;
+            run.out.one(&Shown(lease))?;
             Ok(Exit::Ok)
         }
     }

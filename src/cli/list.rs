@@ -11,6 +11,7 @@ use super::args;
 use super::error::{CliError, ServerError};
 use super::exit::Exit;
 use super::out::{Out, Printable, Row};
+use super::show::{Shown, shown};
 
 /// Rows per page. A page of the largest rows stays far below the message limit of 4 MiB.
 const PAGE: usize = 500;
@@ -43,16 +44,17 @@ struct Gone<'a> {
 }
 
 /// Prints a list. `page` fetches one page, given a page size and the token of the previous page.
-pub async fn show<R, F, W>(out: &Out, list: &ListArgs, page: F) -> Result<Exit, CliError>
+pub async fn show<M, F, W>(out: &Out, list: &ListArgs, page: F) -> Result<Exit, CliError>
 where
-    R: Row,
+    Shown<M>: Row,
     F: Fn(i32, String) -> W,
-    W: Future<Output = Result<(Vec<R>, String), CliError>>,
+    W: Future<Output = Result<(Vec<M>, String), CliError>>,
 {
     if list.watch.watch {
-        return watch(out, list.watch.every, || async { Ok(all(list.limit, &page).await?.0) }).await;
+        return watch(out, list.watch.every, || async { Ok(shown(all(list.limit, &page).await?.0)) }).await;
     }
     let (rows, more) = all(list.limit, &page).await?;
+    let rows = shown(rows);
     out.list(&rows)?;
     if more {
         out.say(format_args!("there are more than these {}: raise --limit", rows.len()));

@@ -11,8 +11,7 @@ use super::exit::Exit;
 use super::list::{self, ListArgs};
 use super::server::ApiClient;
 use super::several;
-use super::show::HitsView;
-use super::show::revocation::{AddedLocksView, LiftedLocksView, LockView};
+use super::show::{Shown, hits, shown, target};
 use super::targets::LockableArgs;
 use mayfly_proto::mayfly::v1::{self as pb, revocation_service_client::RevocationServiceClient};
 use mayfly_verify::seq::Seq;
@@ -136,17 +135,13 @@ async fn add(args: AddLockArgs, run: &CommandContext) -> Result<Exit, CliError> 
     let request = pb::AddLockRequest { targets, reason: args.reason, request_id, force: args.force };
     let server = run.server().await?;
     let answer = server.call(request, |c, q| async move { RevocationServiceClient::new(c).add_lock(q).await }).await?;
-    let locked = AddedLocksView {
-        seq: answer.seq,
-        hits: HitsView::from(answer.hits),
-        locks: answer.locks.into_iter().map(LockView::from).collect(),
-    };
     run.out.say(format_args!(
         "locked at {}: nothing new is granted for what is locked; what was issued for it stays good: {}",
-        locked.seq,
-        locked.hits.text()
+        answer.seq,
+        hits::text(answer.hits.unwrap_or_default())
     ));
-    run.out.one_with_rows(&locked, &locked.locks)?;
+    let rows = shown(answer.locks.clone());
+    run.out.one_with_rows(&Shown(answer), &rows)?;
     Ok(Exit::Ok)
 }
 
@@ -156,7 +151,7 @@ async fn show(args: ListLocksArgs, run: &CommandContext) -> Result<Exit, CliErro
     let page = |page_size, page_token| async move {
         let request = pb::ListLocksRequest { target: target.clone(), page_size, page_token };
         let answer = server.call(request, |c, q| async move { RevocationServiceClient::new(c).list_locks(q).await }).await?;
-        Ok((answer.locks.into_iter().map(LockView::from).collect(), answer.next_page_token))
+        Ok((answer.locks, answer.next_page_token))
     };
     list::show(&run.out, &args.list, page).await
 }
@@ -170,10 +165,10 @@ async fn lift(args: LiftArgs, run: &CommandContext) -> Result<Exit, CliError> {
     let one = |lock, request_id| lift_one(lock, &args, request_id, &server, run);
     let (mut all, exit) = several::each(run, &args.request_id, locks, failed, one).await?;
     if let Some(lifted) = all.pop_if(|_| single) {
-        run.out.one_with_rows(&lifted, &lifted.lifted)?;
+        run.out.one_with_rows(&lifted, &shown(lifted.0.lifted.clone()))?;
         return Ok(Exit::Ok);
     }
-    let shown = run.out.list_with_rows(all, |lifted| lifted.lifted);
+    let shown = run.out.list_with_rows(all, |lifted| shown(lifted.0.lifted));
     // A closed stdout does not hide that a lock was not lifted.
     if exit == Exit::Ok { shown.map(|()| exit) } else { Ok(exit) }
 }
@@ -201,18 +196,15 @@ async fn lift_one(
     request_id: String,
     server: &ApiClient,
     run: &CommandContext,
-) -> Result<LiftedLocksView, CliError> {
+) -> Result<Shown<pb::LiftLockResponse>, CliError> {
     let (seq, reason) = (lock.seq.as_u64(), args.reason.clone());
     let request = pb::LiftLockRequest { seq, index: lock.index, reason, request_id };
     let answer = server.call(request, |c, q| async move { RevocationServiceClient::new(c).lift_lock(q).await }).await?;
-    let locks = |list: Vec<pb::Lock>| list.into_iter().map(LockView::from).collect::<Vec<_>>();
-    let lifted = LiftedLocksView { seq: answer.seq, lifted: locks(answer.lifted), remaining: locks(answer.remaining) };
-    run.out.say(format_args!("lifted at {}; what was revoked stays revoked", lifted.seq));
-    for lock in &lifted.remaining {
-        let target = lock.target.as_ref().map(|t| t.text()).unwrap_or_default();
-        run.out.say(format_args!("still locked: {target}, by {}: {}", lock.seq, lock.reason));
+    run.out.say(format_args!("lifted at {}; what was revoked stays revoked", answer.seq));
+    for lock in &answer.remaining {
+        run.out.say(format_args!("still locked: {}, by {}: {}", target(&lock.target), lock.seq, lock.reason));
     }
-    Ok(lifted)
+    Ok(Shown(answer))
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@ use super::CommandContext;
 use super::confirm::{self, ConfirmArgs};
 use super::error::CliError;
 use super::exit::Exit;
-use super::show::some_seq;
-use super::show::upstream::OwnerChangeView;
+use super::show::answer::Answer;
+use super::show::message;
 use mayfly_proto::mayfly::v1::{self as pb, upstream_service_client::UpstreamServiceClient};
 
 /// The subcommands for owners.
@@ -60,7 +60,7 @@ pub async fn run(command: OwnerCommand, run: &CommandContext) -> Result<Exit, Cl
     Ok(Exit::Ok)
 }
 
-async fn left(args: LeftArgs, run: &CommandContext) -> Result<OwnerChangeView, CliError> {
+async fn left(args: LeftArgs, run: &CommandContext) -> Result<Answer, CliError> {
     let server = &run.server().await?;
     let person = match args.person.as_deref() {
         Some([issuer, sub]) => Some(pb::Subject { issuer: issuer.clone(), sub: sub.clone() }),
@@ -79,27 +79,23 @@ async fn left(args: LeftArgs, run: &CommandContext) -> Result<OwnerChangeView, C
         server.call(request, |c, q| async move { UpstreamServiceClient::new(c).offboard(q).await }).await
     };
     let answer = confirm::ask(&run.out, &args.confirm, |r: &pb::OffboardResponse| r.hits, ask).await?;
-    let owner = OwnerChangeView {
-        owner: args.owner,
-        left: true,
-        dry_run: args.confirm.dry_run,
-        seq: some_seq(answer.seq),
-        upstreams: answer.upstreams,
-        hits: answer.hits.into(),
-    };
-    confirm::print_hits(&run.out, owner.dry_run, &owner.hits, 0);
-    for upstream in &owner.upstreams {
+    confirm::print_hits(&run.out, args.confirm.dry_run, answer.hits, 0);
+    for upstream in &answer.upstreams {
         run.out.say(format_args!("{upstream} needs an owner: mayfly upstream change FILE"));
     }
-    Ok(owner)
+    Ok(changed(args.owner, true, args.confirm.dry_run).and(&answer))
 }
 
-async fn back(args: BackArgs, run: &CommandContext) -> Result<OwnerChangeView, CliError> {
+async fn back(args: BackArgs, run: &CommandContext) -> Result<Answer, CliError> {
     let server = run.server().await?;
     let (owner, request_id) = (args.owner.clone(), run.request_id(&args.request_id));
     let request = pb::ReturnOwnerRequest { owner, reason: args.reason, request_id };
     let answer = server.call(request, |c, q| async move { UpstreamServiceClient::new(c).return_owner(q).await }).await?;
-    let seq = some_seq(answer.seq);
     run.out.say("what was revoked stays revoked, and locks stay");
-    Ok(OwnerChangeView { owner: args.owner, left: false, dry_run: false, seq, upstreams: answer.upstreams, hits: None.into() })
+    Ok(changed(args.owner, false, false).and(&answer).with("hits", message::json(&pb::Hits::default())))
+}
+
+/// The beginning of the result.
+fn changed(owner: String, left: bool, dry_run: bool) -> Answer {
+    Answer::named(&owner).with("owner", owner).with("left", left).with("dry_run", dry_run)
 }

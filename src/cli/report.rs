@@ -5,7 +5,8 @@ use clap::{Args, ValueEnum};
 use super::error::CliError;
 use super::exit::Exit;
 use super::server::ApiClient;
-use super::show::upstream::{ReportFindingView, UpstreamView};
+use super::show::shown;
+use super::show::upstream::ReportFinding;
 use super::upstream::page_of;
 use super::{CommandContext, break_glass};
 use mayfly_proto::mayfly::v1 as pb;
@@ -69,10 +70,10 @@ pub async fn run(args: ReportArgs, run: &CommandContext) -> Result<Exit, CliErro
         }
     }
     let Some(problem) = args.report.problem() else {
-        run.out.list::<UpstreamView>(&all)?;
+        run.out.list(&shown(all))?;
         return Ok(Exit::Ok);
     };
-    let found: Vec<ReportFindingView> = all.iter().flat_map(|upstream| ReportFindingView::of(upstream, problem)).collect();
+    let found: Vec<ReportFinding> = all.iter().flat_map(|upstream| ReportFinding::of(upstream, problem)).collect();
     run.out.list(&found)?;
     Ok(if found.is_empty() { Exit::Ok } else { Exit::Findings })
 }
@@ -81,12 +82,14 @@ async fn unreviewed(environment: &Option<String>, server: &ApiClient, run: &Comm
     let (mut all, mut token) = (Vec::new(), String::new());
     loop {
         let (some, next) = break_glass::page_of(server, true, 1_000, token).await?;
-        all.extend(some.into_iter().filter(|g| environment.as_ref().is_none_or(|e| g.environment == *e)));
+        let of = |g: &pb::BreakGlass| g.task.as_ref().map_or("", |task| &*task.environment).to_owned();
+        all.extend(some.into_iter().filter(|g| environment.as_ref().is_none_or(|e| of(g) == *e)));
         token = next;
         if token.is_empty() {
             break;
         }
     }
-    run.out.list(&all)?;
-    Ok(if all.is_empty() { Exit::Ok } else { Exit::Findings })
+    let exit = if all.is_empty() { Exit::Ok } else { Exit::Findings };
+    run.out.list(&shown(all))?;
+    Ok(exit)
 }

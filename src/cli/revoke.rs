@@ -6,7 +6,8 @@ use super::confirm::{self, ConfirmArgs};
 use super::error::CliError;
 use super::exit::Exit;
 use super::server::ApiClient;
-use super::show::revocation::{RevocationReachView, RevocationView};
+use super::show::answer::Answer;
+use super::show::{hits, message, shown};
 use super::targets::{TargetArgs, typed};
 use super::wait::{self, WaitArgs};
 use super::{CommandContext, token};
@@ -63,28 +64,24 @@ pub async fn run(args: RevokeArgs, run: &CommandContext) -> Result<Exit, CliErro
         let request = pb::RevokeRequest { dry_run, confirmation, ..request.clone() };
         asked.call(request, |c, q| async move { RevocationServiceClient::new(c).revoke(q).await }).await
     };
-    let answer = confirm::ask(&run.out, &args.confirm, |r: &pb::RevokeResponse| r.hits, ask).await?;
-    let typed_locks: Vec<String> = answer.locks.iter().filter_map(|l| l.target.as_ref()).map(typed).collect();
-    let mut revoked = RevocationView::of(answer, args.confirm.dry_run, args.issued_only);
-    print_revocation(run, &revoked, &typed_locks);
-    if let Some(seq) = revoked.seq {
-        revoked.followers = wait::applied(&server, &run.system, &args.wait, seq).await?;
-        if revoked.followers.is_some() {
-            // The state of the upstream clean-up may have changed during the wait.
-            let answer = server
-                .call(
-                    pb::GetRevocationRequest { seq },
-                    |c, q| async move { RevocationServiceClient::new(c).get_revocation(q).await },
-                )
-                .await?;
-            revoked.reach = answer.reach.map(RevocationReachView::from).or(revoked.reach);
-        }
+    let mut answer = confirm::ask(&run.out, &args.confirm, |r: &pb::RevokeResponse| r.hits, ask).await?;
+    print_revocation(run, &answer, args.issued_only);
+    let seq = answer.seq;
+    let followers = wait::applied(&server, &run.system, &args.wait, seq).await?;
+    if followers.is_some() {
+        // The state of the upstream clean-up may have changed during the wait.
+        let request = pb::GetRevocationRequest { seq };
+        let now = server.call(request, |c, q| async move { RevocationServiceClient::new(c).get_revocation(q).await }).await?;
+        answer.reach = now.reach.or(answer.reach);
     }
-    if let Some(reach) = revoked.reach {
-        run.out.say(three_states(&reach));
+    if let Some(reach) = &answer.reach {
+        run.out.say(three_states(reach));
     }
-    run.out.one_with_rows(&revoked, &revoked.targets)?;
-    wait::print_result(&run.out, &args.wait, revoked.seq.unwrap_or_default(), revoked.followers.as_ref())?;
+    let revoked = Answer::named(seq).pick(&answer, "seq").with("dry_run", args.confirm.dry_run);
+    let revoked = revoked.with("issued_only", args.issued_only).and(&answer);
+    let revoked = revoked.with_some("followers", followers.as_ref().map(message::json));
+    run.out.one_with_rows(&revoked, &shown(answer.targets))?;
+    wait::print_result(&run.out, &args.wait, seq, followers)?;
     Ok(Exit::Ok)
 }
 
@@ -114,26 +111,29 @@ pub(super) async fn of_token(run: &CommandContext, server: &ApiClient, by: By) -
     Ok(pb::Target { target: Some(pb::target::Target::CredentialId(id)) })
 }
 
-fn print_revocation(run: &CommandContext, revoked: &RevocationView, locks: &[String]) {
-    let hits = &revoked.hits;
-    match revoked.seq {
-        Some(seq) => run.out.say(format_args!("revoked at {seq}: {}", hits.refused())),
-        None => run.out.say(format_args!("dry run, nothing was done: it would hit {}; {}", hits.text(), hits.ends(true))),
+fn print_revocation(run: &CommandContext, revoked: &pb::RevokeResponse, issued_only: bool) {
+    let (hits, seq) = (revoked.hits.unwrap_or_default(), revoked.seq);
+    match seq {
+        0 => {
+            let (text, ends) = (hits::text(hits), hits::ends(hits, true));
+            run.out.say(format_args!("dry run, nothing was done: it would hit {text}; {ends}"));
+        }
+        _ => run.out.say(format_args!("revoked at {seq}: {}", hits::refused(hits))),
     }
-    let until = match revoked.seq {
-        Some(seq) => format!("until `mayfly lock lift {seq} --reason TEXT`"),
-        None => "until an operator lifts the lock".to_owned(),
+    let (would, until) = match seq {
+        0 => ("would be", "until an operator lifts the lock".to_owned()),
+        _ => ("are", format!("until `mayfly lock lift {seq} --reason TEXT`")),
     };
-    let would = if revoked.seq.is_some() { "are" } else { "would be" };
-    match locks {
-        [] if revoked.issued_only => run.out.say("new grants are not blocked: --issued-only"),
+    let locks: Vec<String> = revoked.locks.iter().filter_map(|l| l.target.as_ref()).map(typed).collect();
+    match locks.as_slice() {
+        [] if issued_only => run.out.say("new grants are not blocked: --issued-only"),
         [] => run.out.say("new grants are not blocked: no lock can be put on targets of these kinds (`mayfly lock add --help` lists the kinds that can be locked)"),
         locks => run.out.say(format_args!("new grants for {} {would} blocked too, {until}", locks.join(" "))),
     }
 }
 
 /// Three separate states: refused by mayfly, removed at the upstream, and verified as removed there.
-fn three_states(reach: &RevocationReachView) -> String {
+fn three_states(reach: &pb::Reach) -> String {
     format!(
         "refused by mayfly: {}; at upstreams: {} undone, {} pending; verified there: {}",
         reach.refused, reach.upstream_undone, reach.upstream_pending, reach.verified

@@ -6,7 +6,6 @@ use super::CommandContext;
 use super::error::CliError;
 use super::exit::Exit;
 use super::list::{self, ListArgs};
-use super::show::revocation::RuleView;
 use super::targets::TargetArgs;
 use mayfly_proto::mayfly::v1::{self as pb, revocation_service_client::RevocationServiceClient};
 
@@ -34,7 +33,7 @@ pub async fn run(command: RulesCommand, run: &CommandContext) -> Result<Exit, Cl
     let page = |page_size, page_token| async move {
         let request = pb::ListRulesRequest { target: target.clone(), page_size, page_token };
         let answer = server.call(request, |c, q| async move { RevocationServiceClient::new(c).list_rules(q).await }).await?;
-        Ok((answer.rules.into_iter().map(RuleView::from).collect(), answer.next_page_token))
+        Ok((answer.rules, answer.next_page_token))
     };
     list::show(&run.out, &args.list, page).await
 }

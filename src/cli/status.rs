@@ -6,7 +6,7 @@ use super::CommandContext;
 use super::error::CliError;
 use super::exit::Exit;
 use super::list::{self, WatchArgs};
-use super::show::status::StatusView;
+use super::show::Shown;
 use mayfly_base::plural::counted;
 use mayfly_proto::mayfly::v1::{self as pb, server_service_client::ServerServiceClient};
 
@@ -22,21 +22,22 @@ pub async fn run(args: StatusArgs, run: &CommandContext) -> Result<Exit, CliErro
     let server = &run.server().await?;
     let look = || async {
         let answer = server.call(pb::GetStatusRequest {}, |c, q| async move { ServerServiceClient::new(c).get_status(q).await });
-        Ok::<_, CliError>(StatusView::from(answer.await?))
+        Ok::<_, CliError>(Shown(answer.await?))
     };
     if args.watch.watch {
         return list::watch(&run.out, args.watch.every, || async { Ok(vec![look().await?]) }).await;
     }
     let status = look().await?;
     run.out.one(&status)?;
-    if !status.issuing {
-        run.out.say(format_args!("it does not issue: {} [{}]", status.not_issuing_message, status.not_issuing_reason));
+    let (issuing, counts) = (status.0.issuing.unwrap_or_default(), status.0.counts.unwrap_or_default());
+    if !issuing.issuing {
+        run.out.say(format_args!("it does not issue: {} [{}]", issuing.message, issuing.reason));
     }
-    if status.counts.leases_failing > 0 {
-        let n = status.counts.leases_failing;
+    if counts.leases_failing > 0 {
+        let n = counts.leases_failing;
         run.out.say(format_args!("{} could not be undone yet: mayfly lease list --state pending", counted(n, "lease")));
     }
-    if status.counts.rules > 0 && status.counts.credentials > 0 {
+    if counts.rules > 0 && counts.credentials > 0 {
         run.out.say(
             "counts: credentials and callers include what was revoked and has not expired; mayfly credential list leaves it out",
         );

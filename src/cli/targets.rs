@@ -6,6 +6,7 @@ use clap::Args;
 use super::args;
 use super::error::CliError;
 use super::out::escape;
+use super::out::tree::OrderedJson;
 use mayfly_proto::mayfly::v1 as pb;
 use mayfly_proto::mayfly::v1::target::Target as Kind;
 
@@ -164,6 +165,12 @@ pub fn flag_and_values(target: &pb::Target) -> (&'static str, Vec<String>) {
         Some(Kind::Everything(_)) => ("everything", Vec::new()),
         None => ("unknown", Vec::new()),
     }
+}
+
+/// The JSON: the kind as its flag is named, the values in the order in which the flag takes them, and both, ready to type.
+pub fn json(target: &pb::Target) -> OrderedJson {
+    let (kind, values) = flag_and_values(target);
+    OrderedJson::map([("kind", kind.into()), ("values", values.into()), ("flag", typed(target).into())])
 }
 
 /// The text for people, like `caller spiffe://example.org/ci`.

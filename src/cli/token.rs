@@ -10,7 +10,7 @@ use super::error::CliError;
 use super::exit::Exit;
 use super::out::Format;
 use super::server::ApiClient;
-use super::show::credential::TokenLookupView;
+use super::show::{Shown, hits};
 use super::{CommandContext, args};
 use mayfly_base::limits;
 use mayfly_proto::mayfly::v1::{self as pb, credential_service_client::CredentialServiceClient, lookup_token_request::By};
@@ -39,16 +39,17 @@ pub async fn run(command: TokenCommand, run: &CommandContext) -> Result<Exit, Cl
     };
     let server = run.server().await?;
     let answer = lookup(&server, by).await?;
-    let typed: Vec<String> = answer.choices.iter().filter_map(|c| c.target.as_ref()).map(super::targets::typed).collect();
-    let forged = answer.standing() == pb::TokenStanding::Forged;
-    let found = TokenLookupView::from(answer);
+    let found = Shown(answer);
     run.out.one(&found)?;
+    let found = found.0;
     if matches!(run.out.format(), Format::Table | Format::Wide) {
-        for (flag, choice) in typed.iter().zip(&found.choices) {
-            run.out.say(format_args!("to revoke it: mayfly revoke {flag} --reason TEXT    hits {}", choice.hits.text()));
+        for choice in &found.choices {
+            let flag = choice.target.as_ref().map(super::targets::typed).unwrap_or_default();
+            let hits = hits::text(choice.hits.unwrap_or_default());
+            run.out.say(format_args!("to revoke it: mayfly revoke {flag} --reason TEXT    hits {hits}"));
         }
     }
-    if forged {
+    if found.standing() == pb::TokenStanding::Forged {
         run.out.say(format_args!(
             "no record issued it, and our key signed it: somebody has the key. Use `mayfly key compromise {} --reason TEXT`",
             found.signing_key

@@ -8,8 +8,7 @@ use super::args::{self, duration_text, wire_duration};
 use super::error::CliError;
 use super::out::Out;
 use super::server::ApiClient;
-use super::show::AuthorView;
-use super::show::revocation::{FollowerView, PropagationView};
+use super::show::{author, time};
 use mayfly_base::limits;
 use mayfly_base::system::System;
 use mayfly_proto::mayfly::v1::{self as pb, revocation_service_client::RevocationServiceClient};
@@ -25,14 +24,14 @@ pub struct WaitArgs {
     pub timeout: Duration,
 }
 
-/// Waits until the followers have applied the record `seq`, if `--wait` was given.
+/// Waits until the followers have applied the record `seq`, if `--wait` was given and there is such a record: 0 is none.
 pub async fn applied(
     server: &ApiClient,
     system: &System,
     args: &WaitArgs,
     seq: u64,
-) -> Result<Option<PropagationView>, CliError> {
-    if !args.wait {
+) -> Result<Option<pb::WaitForRevocationResponse>, CliError> {
+    if !args.wait || seq == 0 {
         return Ok(None);
     }
     let began = system.steady();
@@ -44,17 +43,20 @@ pub async fn applied(
         let answer =
             asked.call(request, |c, q| async move { RevocationServiceClient::new(c).wait_for_revocation(q).await }).await?;
         if answer.applied || slice == left {
-            let behind = answer.behind.into_iter().map(FollowerView::from).collect();
-            let (applied, behind_count, registered) = (answer.applied, answer.behind_count, answer.followers);
-            return Ok(Some(PropagationView { applied, behind_count, registered, behind }));
+            return Ok(Some(answer));
         }
     }
 }
 
 /// Prints the result of the wait; an error if some followers have not applied the record.
-pub fn print_result(out: &Out, args: &WaitArgs, seq: u64, applied: Option<&PropagationView>) -> Result<(), CliError> {
+pub fn print_result(
+    out: &Out,
+    args: &WaitArgs,
+    seq: u64,
+    applied: Option<pb::WaitForRevocationResponse>,
+) -> Result<(), CliError> {
     let Some(applied) = applied else { return Ok(()) };
-    if applied.applied && applied.registered == Some(0) {
+    if applied.applied && applied.followers == Some(0) {
         out.say(format_args!("no follower is registered, so none had to apply {seq}; mayfly itself refuses it"));
         return Ok(());
     }
@@ -64,7 +66,7 @@ pub fn print_result(out: &Out, args: &WaitArgs, seq: u64, applied: Option<&Propa
     }
     for f in &applied.behind {
         let connected = if f.connected { "connected" } else { "not connected" };
-        let (who, seen) = (AuthorView::text(f.identity.as_ref()), f.last_seen.as_deref().unwrap_or("never"));
+        let (who, seen) = (author(&f.identity), time(f.last_seen).unwrap_or_else(|| "never".to_owned()));
         out.say(format_args!("not applied yet: {} ({who}), at {}, {connected}, last seen {seen}", f.follower, f.applied_seq));
     }
     let (count, after) = (applied.behind_count, duration_text(args.timeout));

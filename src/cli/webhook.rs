@@ -5,7 +5,8 @@ use clap::{Args, Subcommand};
 use super::CommandContext;
 use super::error::CliError;
 use super::exit::Exit;
-use super::show::webhook::{WebhookTestView, WebhookView};
+use super::show::answer::Answer;
+use super::show::shown;
 use mayfly_proto::mayfly::v1::{self as pb, server_service_client::ServerServiceClient};
 
 /// The subcommands for webhooks.
@@ -32,15 +33,14 @@ pub async fn run(command: WebhookCommand, run: &CommandContext) -> Result<Exit, 
         WebhookCommand::List => {
             let call = |c, q| async move { ServerServiceClient::new(c).list_webhooks(q).await };
             let answer = server.call(pb::ListWebhooksRequest {}, call).await?;
-            let all: Vec<WebhookView> = answer.webhooks.into_iter().map(WebhookView::from).collect();
-            run.out.list(&all)?;
+            run.out.list(&shown(answer.webhooks))?;
             Ok(Exit::Ok)
         }
         WebhookCommand::Test(args) => {
             let call = |c, q| async move { ServerServiceClient::new(c).test_webhook(q).await };
             let answer = server.call(pb::TestWebhookRequest { name: args.name.clone() }, call).await?;
             run.out.say(format_args!("it took the test event and answered {}", answer.status));
-            run.out.one(&WebhookTestView { webhook: args.name, status: answer.status })?;
+            run.out.one(&Answer::named(&args.name).with("webhook", args.name).and(&answer))?;
             Ok(Exit::Ok)
         }
     }

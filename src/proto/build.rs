@@ -41,7 +41,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("mayfly.v1.bin"), compiler.encode_file_descriptor_set())?;
     let redacted = debug_of(&pool, |_| true, &out.join("mayfly.v1.debug.rs"))?;
     let set: FileDescriptorSet = compiler.file_descriptor_set();
-    tonic_prost_build::configure().bytes(".").skip_debug(&redacted).emit_rerun_if_changed(false).compile_fds(set)?;
+    // The command line finds the descriptor of a message by its name.
+    let mut config = tonic_prost_build::Config::new();
+    config.enable_type_names();
+    let build = tonic_prost_build::configure().bytes(".").skip_debug(&redacted).emit_rerun_if_changed(false);
+    build.compile_fds_with_config(set, config)?;
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use crate::args;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::server::ApiClient;
-use crate::show::explain::RecordView;
+use crate::show::{Shown, shown};
 use mayfly_proto::mayfly::v1::{self as pb, audit_service_client::AuditServiceClient};
 use mayfly_verify::seq::Seq;
 
@@ -35,7 +35,7 @@ pub struct ShowRecordArgs {
 
 /// The records found, and how far back the search reached.
 struct FoundRecords {
-    records: Vec<RecordView>,
+    records: Vec<Shown<pb::Record>>,
     /// There are more matching records.
     more: bool,
     removed: u64,
@@ -48,7 +48,7 @@ async fn find(server: &ApiClient, filter: &pb::RecordFilter, limit: usize) -> Re
         let page_size = i32::try_from(size).unwrap_or(i32::MAX);
         let request = pb::SearchRecordsRequest { filter: Some(filter.clone()), page_size, page_token };
         let answer = server.call(request, |c, q| async move { AuditServiceClient::new(c).search_records(q).await }).await?;
-        records.extend(answer.records.into_iter().map(RecordView::from));
+        records.extend(shown(answer.records));
         page_token = answer.next_page_token;
         let done = page_token.is_empty();
         if done || records.len() >= limit {

@@ -12,10 +12,9 @@ use super::super::CommandContext;
 use super::super::error::CliError;
 use super::super::exit::Exit;
 use super::super::login::LoginFiles;
-use super::super::show::task::{HeartbeatView, state};
-use super::super::task::{TaskArg, interval};
+use super::super::show::answer::Answer;
+use super::super::task::{self, TaskArg, interval};
 use super::CiLoginArgs;
-use mayfly_proto::mayfly::v1::{self as pb, task_service_client::TaskServiceClient};
 
 /// Arguments of `mayfly ci heartbeat`.
 #[derive(Args)]
@@ -102,12 +101,8 @@ async fn beats(args: &CiHeartbeatArgs, run: &CommandContext) -> Result<Exit, Cli
 }
 
 /// Sends one heartbeat on a new connection, which uses the SVID as it is on disk now.
-async fn beat(task: &str, run: &CommandContext) -> Result<HeartbeatView, CliError> {
-    let server = run.server().await?;
-    let request = pb::HeartbeatTaskRequest { task_id: task.to_owned() };
-    let answer = server.call(request, |c, q| async move { TaskServiceClient::new(c).heartbeat_task(q).await }).await?;
-    let heartbeat_due = super::super::show::time(answer.heartbeat_due);
-    Ok(HeartbeatView { task_id: task.to_owned(), state: state(answer.state), heartbeat_due })
+async fn beat(task: &str, run: &CommandContext) -> Result<Answer, CliError> {
+    task::beat(&run.server().await?, task).await
 }
 
 #[cfg(test)]

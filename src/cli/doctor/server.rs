@@ -6,8 +6,7 @@ use super::super::error::CliError;
 use super::super::exit::Exit;
 use super::super::remedy;
 use super::super::server::ApiClient;
-use super::super::show::status::StatusView;
-use super::super::show::whoami::Whoami;
+use super::super::show::{author, ms, time, why};
 use super::CheckResults;
 use mayfly_base::plural::{counted, one_or};
 use mayfly_base::refusal::Reason;
@@ -30,7 +29,7 @@ pub(super) async fn check_connection(target: &ServerTarget, run: &CommandContext
             found.problem("reach", super::says(&error), mend_of(&error, target));
             return None;
         }
-        Ok(who) => admitted(&Whoami::from(who), target, found),
+        Ok(who) => admitted(&who, target, found),
     }
     status(&server, found).await;
     Some(())
@@ -52,11 +51,11 @@ fn mend_of(error: &CliError, target: &ServerTarget) -> String {
     }
 }
 
-fn admitted(who: &Whoami, target: &ServerTarget, found: &mut CheckResults) {
-    found.ok("reach", format!("{}: it takes us for {}", target.address(), crate::out::Printable::name(who)));
+fn admitted(who: &pb::WhoamiResponse, target: &ServerTarget, found: &mut CheckResults) {
+    found.ok("reach", format!("{}: it takes us for {}", target.address(), author(&who.identity)));
     for lock in &who.locks {
         let mend = format!("whoever may lift it: mayfly lock lift {} --reason TEXT", lock.seq);
-        found.problem("policy", format!("a lock keeps us from new grants: {}", lock.why()), mend);
+        found.problem("policy", format!("a lock keeps us from new grants: {}", why(lock)), mend);
     }
     if !found.has("policy") && who.roles.is_empty() && !who.operator {
         let mend = "the owner of the policy set can add this caller to the roles file: mayfly policy show ENVIRONMENT";
@@ -70,7 +69,7 @@ async fn status(server: &ApiClient, found: &mut CheckResults) {
     let answer =
         server.call(pb::GetStatusRequest {}, |c, q| async move { ServerServiceClient::new(c).get_status(q).await }).await;
     let status = match answer {
-        Ok(answer) => StatusView::from(answer),
+        Ok(answer) => answer,
         // The status is for operators, and is served on their listener only.
         Err(error) => {
             let why = match error.exit() {
@@ -87,30 +86,30 @@ async fn status(server: &ApiClient, found: &mut CheckResults) {
 }
 
 /// Reports that all sources of the server can be read. A source that cannot be read is among the server's warnings.
-fn sources(status: &StatusView, found: &mut CheckResults) {
+fn sources(status: &pb::GetStatusResponse, found: &mut CheckResults) {
     if !status.sources.is_empty() && status.sources.iter().all(|source| source.problem.is_empty()) {
         let sources = counted(status.sources.len(), "source");
         found.ok("sources", format!("{sources} (files and services that the server reads again) can be read"));
     }
 }
 
-fn clock(status: &StatusView, found: &mut CheckResults) {
-    let clock = &status.clock;
-    let (skew, allowed) = (clock.skew_ms.unwrap_or_default(), clock.allowed_skew_ms.unwrap_or_default());
-    let shown = clock.wall.clone().unwrap_or_default();
-    if status.not_issuing_reason == Reason::ClockSkew.as_str() || skew.abs() > allowed {
-        let what = format!("the server's clock shows {shown}, {skew} ms off what it goes by: {}", status.not_issuing_message);
+fn clock(status: &pb::GetStatusResponse, found: &mut CheckResults) {
+    let (clock, issuing) = (status.clock.unwrap_or_default(), status.issuing.clone().unwrap_or_default());
+    let (skew, allowed) = (ms(clock.skew).unwrap_or_default(), ms(clock.allowed_skew).unwrap_or_default());
+    let shown = time(clock.wall).unwrap_or_default();
+    if issuing.reason == Reason::ClockSkew.as_str() || skew.abs() > allowed {
+        let what = format!("the server's clock shows {shown}, {skew} ms off what it goes by: {}", issuing.message);
         found.problem("clock", what, "set the server's clock: timedatectl; restart the server when it is right now");
     } else {
         found.ok("clock", format!("the server's clock shows {shown}, {skew} ms off what it goes by"));
     }
 }
 
-fn disk(status: &StatusView, found: &mut CheckResults) {
+fn disk(status: &pb::GetStatusResponse, found: &mut CheckResults) {
     let Some(disk) = &status.disk else { return found.ok("disk", "its store has none") };
     let shown = format!("{} MiB free, {} MiB held in reserve", disk.free_bytes >> 20, disk.reserve_bytes >> 20);
     let mend = "free space beside the data directory, or keep less history (audit.keep)";
-    if status.not_issuing_reason == Reason::DiskReserve.as_str() {
+    if status.issuing.as_ref().is_some_and(|issuing| issuing.reason == Reason::DiskReserve.as_str()) {
         found.problem("disk", format!("{shown}: nothing is issued, revoking works"), mend);
     } else if disk.free_bytes < mayfly_base::limits::DISK_LOW_BYTES * 4 {
         found.warning("disk", shown, mend);
@@ -119,36 +118,38 @@ fn disk(status: &StatusView, found: &mut CheckResults) {
     }
 }
 
-fn issuing(status: &StatusView, found: &mut CheckResults) {
+fn issuing(status: &pb::GetStatusResponse, found: &mut CheckResults) {
     let known = [Reason::ClockSkew, Reason::DiskReserve].map(Reason::as_str);
-    if status.issuing {
-        found.ok("issuing", format!("generation {}, seq {}", status.ledger.generation, status.ledger.durable_seq));
-    } else if !known.contains(&status.not_issuing_reason.as_str()) {
-        let reason = Reason::ALL.iter().find(|r| r.as_str() == status.not_issuing_reason);
+    let (issuing, ledger) = (status.issuing.clone().unwrap_or_default(), status.ledger.clone().unwrap_or_default());
+    let counts = status.counts.unwrap_or_default();
+    if issuing.issuing {
+        found.ok("issuing", format!("generation {}, seq {}", ledger.generation, ledger.durable_seq));
+    } else if !known.contains(&issuing.reason.as_str()) {
+        let reason = Reason::ALL.iter().find(|r| r.as_str() == issuing.reason);
         let mend = reason.map_or("", |reason| remedy::remedy_for(*reason).way_out);
-        found.problem("issuing", &status.not_issuing_message, mend);
+        found.problem("issuing", &issuing.message, mend);
     }
-    if !status.ledger.export_problem.is_empty() {
+    if !ledger.export_problem.is_empty() {
         found.problem(
             "export",
-            &status.ledger.export_problem,
+            &ledger.export_problem,
             "mend what audit.export_… names; nothing is removed before it was exported",
         );
     }
-    if status.counts.followers_beyond > 0 {
-        let (n, have) = (status.counts.followers_beyond, one_or(status.counts.followers_beyond, "has", "have"));
+    if counts.followers_beyond > 0 {
+        let (n, have) = (counts.followers_beyond, one_or(counts.followers_beyond, "has", "have"));
         let what = format!("{} {have} seen more than this server has: it runs on an older copy", counted(n, "follower"));
         found.problem("rolled back", what, "put the newest data directory back, or run: mayfly server recover");
     }
-    if status.counts.stale_followers > 0 {
-        let (n, were) = (status.counts.stale_followers, one_or(status.counts.stale_followers, "was", "were"));
+    if counts.stale_followers > 0 {
+        let (n, were) = (counts.stale_followers, one_or(counts.stale_followers, "was", "were"));
         let what = format!("{} {were} not heard of for too long", counted(n, "follower"));
         found.warning("followers", what, "who they are: mayfly follower list");
     }
-    if status.counts.leases_failing > 0 {
+    if counts.leases_failing > 0 {
         found.warning(
             "leases",
-            format!("{} cannot be undone", counted(status.counts.leases_failing, "lease")),
+            format!("{} cannot be undone", counted(counts.leases_failing, "lease")),
             "what the upstream says: mayfly lease list --state pending",
         );
     }

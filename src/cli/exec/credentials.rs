@@ -202,17 +202,17 @@ impl ProgramCredentials {
         };
         let issued = IssuedView::of(issued)?;
         let Some(value) = issued.answer.plain() else {
-            let _ = credential::release(&self.server, &issued.credential_id).await;
+            let _ = credential::release(&self.server, &issued.about.0.credential_id).await;
             return Err(CliError::Usage(format!(
                 "a credential of kind {} has several parts, which no variable holds",
-                issued.kind
+                issued.kind()
             )));
         };
         let base_url = match &issued.answer {
             IssuedAnswerView::BearerToken { base_url, .. } => base_url.clone(),
             _ => String::new(),
         };
-        let (variable, upstream, id) = (of.variable.clone(), of.upstream.clone(), issued.credential_id);
+        let (variable, upstream, id) = (of.variable.clone(), of.upstream.clone(), issued.about.0.credential_id);
         Ok(HeldCredential { variable, upstream, value, base_url, id, ends: asked + life })
     }
 

@@ -78,7 +78,7 @@ impl Out {
         match self.format {
             Format::Table | Format::Wide => print(&table(rows, self.format)),
             Format::Json => print(&to_json(&rows)?),
-            Format::Yaml => print(&to_tree(&rows)?.yaml()),
+            Format::Yaml => print(&OrderedJson::of(&rows)?.yaml()),
             Format::Name => print(&names(rows)),
             Format::Csv => print(&csv_rows(rows)?),
         }
@@ -87,12 +87,12 @@ impl Out {
     /// Prints one object with all its fields.
     pub fn one<N: Printable>(&self, row: &N) -> Result<(), CliError> {
         match self.format {
-            Format::Table => print(&fields(&to_tree(row)?, false)),
-            Format::Wide => print(&fields(&to_tree(row)?, true)),
+            Format::Table => print(&fields(&OrderedJson::of(row)?, false)),
+            Format::Wide => print(&fields(&OrderedJson::of(row)?, true)),
             Format::Json => print(&to_json(row)?),
-            Format::Yaml => print(&to_tree(row)?.yaml()),
+            Format::Yaml => print(&OrderedJson::of(row)?.yaml()),
             Format::Name => print(&names(std::slice::from_ref(row))),
-            Format::Csv => print(&csv_fields(&to_tree(row)?)?),
+            Format::Csv => print(&csv_fields(&OrderedJson::of(row)?)?),
         }
     }
 
@@ -109,7 +109,7 @@ impl Out {
         match self.format {
             Format::Table | Format::Wide | Format::Csv => self.list(&whole.into_iter().flat_map(rows).collect::<Vec<R>>()),
             Format::Json => print(&to_json(&whole)?),
-            Format::Yaml => print(&to_tree(&whole)?.yaml()),
+            Format::Yaml => print(&OrderedJson::of(&whole)?.yaml()),
             Format::Name => print(&names(&whole)),
         }
     }
@@ -168,11 +168,6 @@ fn names<N: Printable>(rows: &[N]) -> String {
 fn to_json(value: &impl Serialize) -> Result<String, CliError> {
     let text = serde_json::to_string_pretty(value).map_err(CliError::ours)?;
     Ok(format!("{}\n", escape::json(&text)))
-}
-
-pub(super) fn to_tree(value: &impl Serialize) -> Result<OrderedJson, CliError> {
-    let text = serde_json::to_string(value).map_err(CliError::ours)?;
-    serde_json::from_str(&text).map_err(CliError::ours)
 }
 
 fn csv_rows<R: Row>(rows: &[R]) -> Result<String, CliError> {
@@ -273,7 +268,7 @@ mod tests {
         assert_eq!(csv_rows::<Thing>(&[]).unwrap(), "thing,last,purpose\n");
         let formula = [Thing { id: "=1+1", purpose: "a \"b\", c" }, Thing { id: "@x", purpose: "-" }];
         assert_eq!(csv_rows(&formula).unwrap(), "thing,last,purpose\n'=1+1,end,\"a \"\"b\"\", c\"\n'@x,end,\n");
-        assert_eq!(csv_fields(&to_tree(&ROWS[1]).unwrap()).unwrap(), "id,purpose\nbbbbbbbb,部署\n");
+        assert_eq!(csv_fields(&OrderedJson::of(&ROWS[1]).unwrap()).unwrap(), "id,purpose\nbbbbbbbb,部署\n");
     }
 
     #[test]

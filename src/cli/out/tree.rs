@@ -3,7 +3,9 @@
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::ser::{Serialize, Serializer};
 
+use super::super::error::CliError;
 use super::escape;
 
 /// A JSON value that keeps the order of its names.
@@ -69,7 +71,116 @@ impl<'de> Deserialize<'de> for OrderedJson {
     }
 }
 
+impl Serialize for OrderedJson {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self {
+            OrderedJson::Null => to.serialize_unit(),
+            OrderedJson::Bool(value) => to.serialize_bool(*value),
+            OrderedJson::Number(text) => match (text.parse(), text.parse(), text.parse()) {
+                (Ok(number), ..) => to.serialize_u64(number),
+                (_, Ok(number), _) => to.serialize_i64(number),
+                (.., Ok(number)) => to.serialize_f64(number),
+                _ => to.serialize_str(text),
+            },
+            OrderedJson::Text(text) => to.serialize_str(text),
+            OrderedJson::List(list) => to.collect_seq(list),
+            OrderedJson::Map(map) => to.collect_map(map.iter().map(|(name, value)| (name, value))),
+        }
+    }
+}
+
+impl<T: Into<OrderedJson>> From<Option<T>> for OrderedJson {
+    fn from(value: Option<T>) -> OrderedJson {
+        value.map_or(OrderedJson::Null, Into::into)
+    }
+}
+
+impl<T: Into<OrderedJson>> From<Vec<T>> for OrderedJson {
+    fn from(list: Vec<T>) -> OrderedJson {
+        OrderedJson::List(list.into_iter().map(Into::into).collect())
+    }
+}
+
+impl From<&str> for OrderedJson {
+    fn from(text: &str) -> OrderedJson {
+        OrderedJson::Text(text.to_owned())
+    }
+}
+
+macro_rules! from {
+    ($($type:ty: $value:ident => $json:expr),* $(,)?) => {
+        $(impl From<$type> for OrderedJson {
+            fn from($value: $type) -> OrderedJson {
+                $json
+            }
+        })*
+    };
+}
+
+from! {
+    bool: value => OrderedJson::Bool(value),
+    u64: number => OrderedJson::Number(number.to_string()),
+    i64: number => OrderedJson::Number(number.to_string()),
+    f64: number => OrderedJson::Number(format!("{number:?}")),
+    String: text => OrderedJson::Text(text),
+}
+
 impl OrderedJson {
+    /// Any value that serializes.
+    pub fn of(value: &impl Serialize) -> Result<OrderedJson, CliError> {
+        let text = serde_json::to_string(value).map_err(CliError::ours)?;
+        serde_json::from_str(&text).map_err(CliError::ours)
+    }
+
+    /// Names and values.
+    pub fn map<const N: usize>(entries: [(&str, OrderedJson); N]) -> OrderedJson {
+        OrderedJson::Map(entries.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+    }
+
+    /// The elements of a list.
+    pub fn elements(&self) -> &[OrderedJson] {
+        if let OrderedJson::List(list) = self { list } else { &[] }
+    }
+
+    /// Sets the value of a name. A name that is there keeps its place.
+    pub fn set(&mut self, name: &str, value: OrderedJson) {
+        let OrderedJson::Map(map) = self else { return };
+        match map.iter_mut().find(|(known, _)| known == name) {
+            Some((_, old)) => *old = value,
+            None => map.push((name.to_owned(), value)),
+        }
+    }
+
+    /// The values below dotted names, of every element of the lists on the way.
+    pub fn at<'a>(&'a self, path: &str) -> Vec<&'a OrderedJson> {
+        let (name, rest) = path.split_once('.').map_or((path, None), |(name, rest)| (name, Some(rest)));
+        match self {
+            OrderedJson::List(list) => list.iter().flat_map(|value| value.at(path)).collect(),
+            OrderedJson::Map(map) => {
+                let found = map.iter().find(|(known, _)| known == name).map(|(_, value)| value);
+                found.map(|value| rest.map_or_else(|| vec![value], |rest| value.at(rest))).unwrap_or_default()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// The text for people: the elements of a list are joined by commas; a map is JSON on one line.
+    pub fn text(&self) -> String {
+        match self {
+            OrderedJson::Bool(yes) => if *yes { "yes" } else { "no" }.to_owned(),
+            OrderedJson::List(list) => list.iter().map(OrderedJson::text).collect::<Vec<_>>().join(","),
+            OrderedJson::Map(_) => serde_json::to_string(self).unwrap_or_default(),
+            flat => flat.plain(),
+        }
+    }
+
+    /// The texts of what is below dotted names, joined by commas, equal neighbours as one.
+    pub fn text_at(&self, path: &str) -> String {
+        let mut texts: Vec<String> = self.at(path).into_iter().map(OrderedJson::text).collect();
+        texts.dedup();
+        texts.join(",")
+    }
+
     /// Block YAML 1.2, which a YAML 1.1 reader understands in the same way. A text is quoted if a reader could take it for another type.
     pub fn yaml(&self) -> String {
         let mut out = String::new();

@@ -9,11 +9,13 @@ use super::files::{PolicyFileArgs, SetSource};
 use crate::args;
 use crate::error::CliError;
 use crate::exit::Exit;
-use crate::out::Format;
-use crate::show::policy::{DecisionDiffView, DecisionExplanationView, PolicyDiffView, PolicySetView, PolicyValidationView};
+use crate::out::{Format, Printable as _};
+use crate::show::answer::Answer;
+use crate::show::{Shown, shown, time};
 use crate::{CommandContext, server::ApiClient};
 use mayfly_base::atomic_file::{AtomicFile, SHARED};
 use mayfly_base::document::remedy::shell_quoted;
+use mayfly_base::document::with_key;
 use mayfly_base::limits;
 use mayfly_base::plural::counted;
 use mayfly_base::system::System;
@@ -122,12 +124,14 @@ pub async fn show(args: ShowPolicyArgs, run: &CommandContext) -> Result<Exit, Cl
             policy.environment
         ));
     }
-    let policy = PolicySetView::from(policy);
+    let policy = Shown(policy);
     match run.out.format() {
         // In the text formats the files are printed as they are; a file in one field on one line would be unreadable.
         Format::Table | Format::Wide => {
-            run.out.one(&policy.without_texts())?;
-            for file in &policy.files {
+            let files = || policy.0.files.iter().flat_map(|files| files.policies.iter().chain(&files.roles));
+            let names: Vec<&str> = files().map(|file| &*file.name).collect();
+            run.out.one(&Answer::named(policy.name()).and(&policy.0).with("files", names))?;
+            for file in files() {
                 run.out.text("")?;
                 run.out.text(&format!("# ---- {}", file.name))?;
                 file.text.lines().try_for_each(|line| run.out.text(line))?;
@@ -176,7 +180,7 @@ pub async fn validate(args: ValidatePolicyArgs, run: &CommandContext) -> Result<
             if let Some(warning) = unpermitted_actions::complaint(set.nobody_may(), "where it takes effect") {
                 run.out.say(format_args!("warning: {warning}"));
             }
-            run.out.one(&PolicyValidationView { policies: set.ids().to_vec(), ..PolicyValidationView::default() })?;
+            run.out.one(&Shown(pb::ValidatePolicyResponse { policies: set.ids().to_vec(), ..Default::default() }))?;
             return Ok(Exit::Ok);
         }
     }
@@ -190,18 +194,18 @@ pub async fn validate(args: ValidatePolicyArgs, run: &CommandContext) -> Result<
     let server = run.server().await?;
     let request = pb::ValidatePolicyRequest { environment, set: Some(args.source.needed()?) };
     let answer = server.call(request, |c, q| async move { PolicyServiceClient::new(c).validate_policy(q).await }).await?;
-    let checked = PolicyValidationView::from(answer);
-    for wrong in &checked.violations {
-        run.out.say(wrong);
+    for wrong in &answer.violations {
+        run.out.say(with_key(&wrong.field, &wrong.description));
     }
-    for warning in &checked.warnings {
-        run.out.say(format_args!("warning: {warning}"));
+    for warning in &answer.warnings {
+        run.out.say(format_args!("warning: {}", with_key(&warning.field, &warning.description)));
     }
-    if !checked.governs.is_empty() {
-        run.out.say(format_args!("it takes a second operator, since it changes {}", checked.governs.join(", ")));
+    if !answer.governs.is_empty() {
+        run.out.say(format_args!("it takes a second operator, since it changes {}", answer.governs.join(", ")));
     }
-    run.out.one(&checked)?;
-    Ok(if checked.violations.is_empty() { Exit::Ok } else { Exit::Findings })
+    let exit = if answer.violations.is_empty() { Exit::Ok } else { Exit::Findings };
+    run.out.one(&Shown(answer))?;
+    Ok(exit)
 }
 
 /// Decides recorded requests again with another set.
@@ -214,21 +218,21 @@ pub async fn diff(args: DiffArgs, run: &CommandContext) -> Result<Exit, CliError
         since: Some(args::timestamp(since)),
     };
     let answer = server.call(request, |c, q| async move { PolicyServiceClient::new(c).diff_policy(q).await }).await?;
-    let whole = PolicyDiffView::from(answer);
     run.out.say(format_args!(
         "{} decided again: {} permitted before would be refused, {} refused before would be permitted, {} cannot be decided again",
-        counted(whole.decisions, "recorded request"),
-        whole.newly_refused,
-        whole.newly_permitted,
-        whole.undetermined
+        counted(answer.decisions, "recorded request"),
+        answer.newly_refused,
+        answer.newly_permitted,
+        answer.undetermined
     ));
-    if let Some(reached) = &whole.reached {
+    if let Some(reached) = time(answer.reached) {
         run.out
             .say(format_args!("only the newest decisions were decided again, back to {reached}; older ones were not looked at"));
     }
-    let rows: &[DecisionDiffView] = &whole.samples;
-    run.out.one_with_rows(&whole, rows)?;
-    Ok(if whole.newly_refused + whole.newly_permitted == 0 { Exit::Ok } else { Exit::Findings })
+    let exit = if answer.newly_refused + answer.newly_permitted == 0 { Exit::Ok } else { Exit::Findings };
+    let rows = shown(answer.samples.clone());
+    run.out.one_with_rows(&Shown(answer), &rows)?;
+    Ok(exit)
 }
 
 /// Explains the decision of a set on a request.
@@ -252,8 +256,7 @@ pub async fn explain(args: ExplainPolicyArgs, run: &CommandContext) -> Result<Ex
     let set = args.source.on_the_wire()?;
     let request = pb::ExplainPolicyRequest { environment: args.environment, set, situation: Some(situation) };
     let answer = server.call(request, |c, q| async move { PolicyServiceClient::new(c).explain_policy(q).await }).await?;
-    let explained = DecisionExplanationView::from(answer);
-    run.out.say(&explained.text);
-    run.out.one(&explained)?;
+    run.out.say(&answer.text);
+    run.out.one(&Shown(answer))?;
     Ok(Exit::Ok)
 }

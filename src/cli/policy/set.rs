@@ -7,7 +7,7 @@ use crate::CommandContext;
 use crate::confirm::{self, ConfirmArgs};
 use crate::error::CliError;
 use crate::exit::Exit;
-use crate::show::policy::PolicyChange;
+use crate::show::answer::Answer;
 use mayfly_proto::mayfly::v1::{self as pb, policy_service_client::PolicyServiceClient};
 
 /// Arguments of `mayfly policy set`.
@@ -110,11 +110,13 @@ async fn put(setting: Setting, run: &CommandContext) -> Result<Exit, CliError> {
     let differs =
         files::differences(before.as_ref().and_then(|b| b.files.as_ref()), answer.policy.as_ref().and_then(|p| p.files.as_ref()));
     run.out.say(if differs.is_empty() { "nothing differs from what was there\n" } else { &differs });
-    let changed = PolicyChange::of(setting.confirm.dry_run, answer)?;
-    confirm::print_hits(&run.out, changed.dry_run, &changed.hits, changed.beyond);
-    if !changed.governs.is_empty() {
-        run.out.say(format_args!("it takes a second operator, since it changes {}", changed.governs.join(", ")));
+    let policy = answer.policy.as_ref().ok_or_else(|| CliError::ours("the server answered without the policy set"))?;
+    confirm::print_hits(&run.out, setting.confirm.dry_run, answer.hits, answer.beyond);
+    if !answer.governs.is_empty() {
+        run.out.say(format_args!("it takes a second operator, since it changes {}", answer.governs.join(", ")));
     }
-    run.out.one(&changed)?;
+    let changed = Answer::named(format_args!("{}/{}", policy.environment, policy.version));
+    let changed = changed.pick(policy, "environment mode version").with("dry_run", setting.confirm.dry_run);
+    run.out.one(&changed.pick(policy, "seq").pick(&answer, "hits beyond governs"))?;
     Ok(Exit::Ok)
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 use zeroize::Zeroizing;
 
-use super::{shown_word, time};
+use super::Shown;
 use crate::error::CliError;
 use mayfly_proto::mayfly::v1::{self as pb, issued::Answer as Wire};
 
@@ -39,21 +39,10 @@ impl fmt::Debug for SecretText {
 /// An issued credential, as `get -o json` writes it.
 #[derive(Serialize, Debug)]
 pub struct IssuedView {
-    pub credential_id: String,
-    pub task_id: String,
-    pub kind: String,
-    pub upstream: String,
-    pub scopes: Vec<String>,
-    pub issued_at: Option<String>,
-    pub expires_at: Option<String>,
-    pub bound: String,
-    pub bound_by: String,
-    pub renewable_until: Option<String>,
-    pub irrevocable: bool,
-    pub novelty: String,
-    pub approval_id: String,
-    pub seq: u64,
-    pub decision_revision: u64,
+    /// Everything but the credential itself.
+    #[serde(flatten)]
+    pub about: Shown<pb::Issued>,
+    /// The credential itself.
     #[serde(flatten)]
     pub answer: IssuedAnswerView,
 }
@@ -61,6 +50,7 @@ pub struct IssuedView {
 /// The credential, by its form.
 #[derive(Serialize, Debug)]
 #[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the fields are those of the wire, whose comments say what they mean")]
 pub enum IssuedAnswerView {
     BearerToken { token: SecretText, header_name: String, scheme: String, base_url: String },
     DatabaseLogin { host: String, port: u32, database: String, user: String, password: SecretText, server_ca_pem: String },
@@ -72,26 +62,15 @@ pub enum IssuedAnswerView {
 
 impl IssuedView {
     /// Converts the answer. An answer without a credential, or with one of an unknown kind, is an error.
-    pub fn of(from: pb::Issued) -> Result<IssuedView, CliError> {
+    pub fn of(mut issued: pb::Issued) -> Result<IssuedView, CliError> {
         let none = || CliError::ours("the server answered with a kind of credential that this version does not know");
-        Ok(IssuedView {
-            answer: IssuedAnswerView::of(from.answer.ok_or_else(none)?)?,
-            credential_id: from.credential_id,
-            task_id: from.task_id,
-            kind: super::credential::kind(from.kind),
-            upstream: from.upstream,
-            scopes: from.scopes,
-            issued_at: time(from.issued_at),
-            expires_at: time(from.expires_at),
-            bound: shown_word!(pb::LifeBound, "LIFE_BOUND_", from.bound),
-            bound_by: from.bound_by,
-            renewable_until: time(from.renewable_until),
-            irrevocable: from.irrevocable,
-            novelty: shown_word!(pb::Novelty, "NOVELTY_", from.novelty),
-            approval_id: from.approval_id,
-            seq: from.seq,
-            decision_revision: from.decision_revision,
-        })
+        let answer = IssuedAnswerView::of(issued.answer.take().ok_or_else(none)?)?;
+        Ok(IssuedView { about: Shown(issued), answer })
+    }
+
+    /// The word for the kind of the credential.
+    pub fn kind(&self) -> String {
+        self.about.json().text_at("kind")
     }
 }
 

@@ -6,7 +6,7 @@ use super::super::CommandContext;
 use super::super::error::CliError;
 use super::super::exit::Exit;
 use super::super::server::ApiClient;
-use super::super::show::task::{TaskChangeView, TaskView};
+use super::super::show::{hits, message};
 use super::super::wait::{self, WaitArgs};
 use super::TaskArg;
 use mayfly_proto::mayfly::v1::{self as pb, task_service_client::TaskServiceClient};
@@ -43,17 +43,16 @@ async fn ended(
     args: &WaitArgs,
     seq: u64,
     task: Option<pb::Task>,
-    hits: Option<pb::Hits>,
+    hit: Option<pb::Hits>,
 ) -> Result<Exit, CliError> {
     // A server with many credentials does not count the hits for a workload.
-    let hits = hits.map(|hits| super::super::show::HitsView::from(Some(hits)));
-    match &hits {
-        Some(hits) => run.out.say(format_args!("ended at {seq}; with it ended {}", hits.text())),
+    match hit {
+        Some(hit) => run.out.say(format_args!("ended at {seq}; with it ended {}", hits::text(hit))),
         None => run.out.say(format_args!("ended at {seq}, with everything under it")),
     }
     let followers = wait::applied(server, &run.system, args, seq).await?;
-    let changed = TaskChangeView { seq, hits, followers, task: task.map(TaskView::from) };
+    let changed = super::changed(seq, hit.as_ref().map(message::json), followers.as_ref(), task);
     run.out.one(&changed)?;
-    wait::print_result(&run.out, args, seq, changed.followers.as_ref())?;
+    wait::print_result(&run.out, args, seq, followers)?;
     Ok(Exit::Ok)
 }

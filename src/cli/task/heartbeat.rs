@@ -6,7 +6,8 @@ use clap::Args;
 
 use super::super::error::CliError;
 use super::super::exit::Exit;
-use super::super::show::task::{HeartbeatView, state};
+use super::super::server::ApiClient;
+use super::super::show::answer::Answer;
 use super::super::{CommandContext, args};
 use super::TaskArg;
 use mayfly_base::limits;
@@ -31,16 +32,17 @@ pub fn interval(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Sends one heartbeat.
+pub async fn beat(server: &ApiClient, task: &str) -> Result<Answer, CliError> {
+    let request = pb::HeartbeatTaskRequest { task_id: task.to_owned() };
+    let answer = server.call(request, |c, q| async move { TaskServiceClient::new(c).heartbeat_task(q).await }).await?;
+    Ok(Answer::named(task).with("task_id", task).pick(&answer, "state heartbeat_due"))
+}
+
 pub async fn run(args: TaskHeartbeatArgs, run: &CommandContext) -> Result<Exit, CliError> {
     let server = run.server().await?;
     loop {
-        let request = pb::HeartbeatTaskRequest { task_id: args.task.task.clone() };
-        let answer = server.call(request, |c, q| async move { TaskServiceClient::new(c).heartbeat_task(q).await }).await?;
-        let beat = HeartbeatView {
-            task_id: args.task.task.clone(),
-            state: state(answer.state),
-            heartbeat_due: super::super::show::time(answer.heartbeat_due),
-        };
+        let beat = beat(&server, &args.task.task).await?;
         let Some(every) = args.every else {
             run.out.one(&beat)?;
             return Ok(Exit::Ok);

@@ -4,7 +4,6 @@ use clap::Args;
 
 use super::super::error::CliError;
 use super::super::exit::Exit;
-use super::super::show::task::{TaskChangeView, TaskView};
 use super::super::wait::{self, WaitArgs};
 use super::super::{CommandContext, out};
 use super::TaskArg;
@@ -46,9 +45,8 @@ pub async fn hold(args: HoldArgs, run: &CommandContext) -> Result<Exit, CliError
     let seq = answer.seq;
     run.out.say(format_args!("held at {seq}: what was issued is refused until `mayfly task resume`"));
     let followers = wait::applied(&server, &run.system, &args.wait, seq).await?;
-    let changed = TaskChangeView { seq, hits: None, followers, task: answer.task.map(TaskView::from) };
-    run.out.one(&changed)?;
-    wait::print_result(&run.out, &args.wait, seq, changed.followers.as_ref())?;
+    run.out.one(&super::changed(seq, None, followers.as_ref(), answer.task))?;
+    wait::print_result(&run.out, &args.wait, seq, followers)?;
     Ok(Exit::Ok)
 }
 
@@ -57,15 +55,14 @@ pub async fn resume(args: ResumeArgs, run: &CommandContext) -> Result<Exit, CliE
     let request =
         pb::ResumeTaskRequest { task_id: args.task.task, reason: args.reason, request_id: run.request_id(&args.request_id) };
     let answer = server.call(request, |c, q| async move { TaskServiceClient::new(c).resume_task(q).await }).await?;
-    let changed = TaskChangeView { seq: answer.seq, hits: None, followers: None, task: answer.task.map(TaskView::from) };
-    still_held(&run.out, &changed);
-    run.out.one(&changed)?;
+    still_held(&run.out, answer.task.as_ref());
+    run.out.one(&super::changed(answer.seq, None, None, answer.task))?;
     Ok(Exit::Ok)
 }
 
 /// Warns if the task is still held by another person or through a parent task.
-fn still_held(out: &out::Out, changed: &TaskChangeView) {
-    for hold in changed.task.iter().flat_map(|t| &t.holds) {
+fn still_held(out: &out::Out, task: Option<&pb::Task>) {
+    for hold in task.iter().flat_map(|t| &t.holds) {
         out.say(format_args!("still held by {} at {}: {}", hold.task_id, hold.seq, hold.reason));
     }
 }

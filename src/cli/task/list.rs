@@ -6,8 +6,8 @@ use super::super::args::{self, wire_word};
 use super::super::error::CliError;
 use super::super::exit::Exit;
 use super::super::list::{self, ListArgs, WatchArgs};
-use super::super::show::credential::CredentialView;
-use super::super::show::task::{Branch, TaskView};
+use super::super::show::Shown;
+use super::super::show::task::Branch;
 use super::super::{CommandContext, server::ApiClient};
 use super::TaskArg;
 use mayfly_proto::mayfly::v1::{self as pb, task_service_client::TaskServiceClient};
@@ -68,7 +68,7 @@ pub async fn show(args: ShowTaskArgs, run: &CommandContext) -> Result<Exit, CliE
         return Err(CliError::Usage("--ended goes with --tree or --credentials".to_owned()));
     }
     if args.watch.watch {
-        let look = || async { Ok(vec![TaskView::from(super::get(&server, task_id).await?)]) };
+        let look = || async { Ok(vec![Shown(super::get(&server, task_id).await?)]) };
         return list::watch(&run.out, args.watch.every, look).await;
     }
     super::print(run, Some(super::get(&server, task_id).await?))
@@ -87,12 +87,12 @@ async fn tree(args: &ShowTaskArgs, server: &ApiClient, run: &CommandContext) -> 
     let page = |page_size, page_token| async move {
         let request = pb::ListTasksRequest { page_size, page_token, ..filter.clone() };
         let answer = server.call(request, |c, q| async move { TaskServiceClient::new(c).list_tasks(q).await }).await?;
-        Ok((answer.tasks.into_iter().map(TaskView::from).collect(), answer.next_page_token))
+        Ok((answer.tasks, answer.next_page_token))
     };
     let (mut tasks, _) = list::all(usize::MAX, &page).await?;
     if tasks.is_empty() {
         // The task is over or does not exist; the server's answer tells which.
-        tasks.push(TaskView::from(super::get(server, &args.task.task).await?));
+        tasks.push(super::get(server, &args.task.task).await?);
     }
     run.out.list(&Branch::sorted(tasks))?;
     Ok(Exit::Ok)
@@ -108,7 +108,7 @@ async fn credentials(args: &ShowTaskArgs, server: &ApiClient, run: &CommandConte
             page_token,
         };
         let answer = server.call(request, |c, q| async move { TaskServiceClient::new(c).list_task_credentials(q).await }).await?;
-        Ok((answer.credentials.into_iter().map(CredentialView::from).collect(), answer.next_page_token))
+        Ok((answer.credentials, answer.next_page_token))
     };
     list::show(&run.out, &ListArgs { limit: usize::MAX, watch: args.watch.clone() }, page).await
 }
@@ -128,7 +128,7 @@ pub async fn list(args: ListTasksArgs, run: &CommandContext) -> Result<Exit, Cli
     let page = |page_size, page_token| async move {
         let request = pb::ListTasksRequest { page_size, page_token, ..filter.clone() };
         let answer = server.call(request, |c, q| async move { TaskServiceClient::new(c).list_tasks(q).await }).await?;
-        Ok((answer.tasks.into_iter().map(TaskView::from).collect(), answer.next_page_token))
+        Ok((answer.tasks, answer.next_page_token))
     };
     list::show(&run.out, &args.list, page).await
 }

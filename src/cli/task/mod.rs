@@ -9,13 +9,16 @@ mod open;
 
 use clap::{Args, Subcommand};
 
-pub use heartbeat::interval;
+pub use heartbeat::{beat, interval};
 
+use super::CommandContext;
 use super::args;
 use super::error::CliError;
 use super::exit::Exit;
+use super::out::tree::OrderedJson;
 use super::server::ApiClient;
-use super::{CommandContext, show};
+use super::show::answer::Answer;
+use super::show::{self, message};
 use mayfly_proto::mayfly::v1::{self as pb, task_service_client::TaskServiceClient};
 
 /// The subcommands for tasks.
@@ -79,8 +82,20 @@ fn some(task: Option<pb::Task>) -> Result<pb::Task, CliError> {
     task.ok_or_else(|| CliError::ours("the server answered without the task"))
 }
 
+/// The result of changing a task.
+fn changed(
+    seq: u64,
+    hits: Option<OrderedJson>,
+    followers: Option<&pb::WaitForRevocationResponse>,
+    task: Option<pb::Task>,
+) -> Answer {
+    let name = task.as_ref().map_or_else(|| seq.to_string(), |task| task.task_id.clone());
+    let changed = Answer::named(name).with("seq", seq).with_some("hits", hits);
+    changed.with_some("followers", followers.map(message::json)).with("task", task.as_ref().map(message::json))
+}
+
 /// Prints a task that was opened or changed.
 fn print(run: &CommandContext, task: Option<pb::Task>) -> Result<Exit, CliError> {
-    run.out.one(&show::task::TaskView::from(some(task)?))?;
+    run.out.one(&show::Shown(some(task)?))?;
     Ok(Exit::Ok)
 }

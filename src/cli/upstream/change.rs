@@ -10,7 +10,7 @@ use crate::confirm::{self, ConfirmArgs};
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::server::ApiClient;
-use crate::show::upstream::RegistrationChangeView;
+use crate::show::answer::Answer;
 use crate::{CommandContext, args, terms};
 use mayfly_api::wire::upstream_to_pb;
 use mayfly_base::document::SourceFile;
@@ -104,7 +104,7 @@ pub async fn add(args: AddUpstreamArgs, run: &CommandContext, server: &ApiClient
         reason: args.reason,
     };
     let answer = set(server, request).await?;
-    print_registration_change(run, RegistrationChangeView::of(args.dry_run, answer.upstream, answer.hits, answer.beyond)?)
+    print_registration_change(run, args.dry_run, answer)
 }
 
 /// Puts a new version of a registration in effect.
@@ -125,7 +125,7 @@ pub async fn change(args: ChangeArgs, run: &CommandContext, server: &ApiClient) 
     let ask = |dry_run, confirmation| set(server, pb::SetUpstreamRequest { dry_run, confirmation, ..request.clone() });
     let answer = confirm::ask(&run.out, &args.confirm, |r: &pb::SetUpstreamResponse| r.hits, ask).await;
     let answer = answer.map_err(|error| base_version::stale(error, &name))?;
-    print_registration_change(run, RegistrationChangeView::of(args.confirm.dry_run, answer.upstream, answer.hits, answer.beyond)?)
+    print_registration_change(run, args.confirm.dry_run, answer)
 }
 
 /// Disables, enables or retires an upstream.
@@ -148,13 +148,16 @@ pub async fn state(
         server.call(request, |c, q| async move { UpstreamServiceClient::new(c).set_upstream_state(q).await }).await
     };
     let answer = confirm::ask(&run.out, &args.confirm, |r: &pb::SetUpstreamStateResponse| r.hits, ask).await?;
-    print_registration_change(run, RegistrationChangeView::of(args.confirm.dry_run, answer.upstream, answer.hits, 0)?)
+    let answer = pb::SetUpstreamResponse { upstream: answer.upstream, hits: answer.hits, beyond: 0 };
+    print_registration_change(run, args.confirm.dry_run, answer)
 }
 
-fn print_registration_change(run: &CommandContext, changed: RegistrationChangeView) -> Result<Exit, CliError> {
-    confirm::print_hits(&run.out, changed.dry_run, &changed.hits, changed.beyond);
-    for finding in &changed.upstream.findings {
-        run.out.say(format_args!("{}: {}", finding.problem, finding.text));
+fn print_registration_change(run: &CommandContext, dry_run: bool, answer: pb::SetUpstreamResponse) -> Result<Exit, CliError> {
+    let upstream = answer.upstream.as_ref().ok_or_else(|| CliError::ours("the server answered without the upstream"))?;
+    confirm::print_hits(&run.out, dry_run, answer.hits, answer.beyond);
+    let changed = Answer::named(&upstream.upstream).with("dry_run", dry_run).pick(&answer, "hits beyond").and(upstream);
+    for finding in changed.json().at("findings").into_iter().flat_map(|findings| findings.elements()) {
+        run.out.say(format_args!("{}: {}", finding.text_at("problem"), finding.text_at("text")));
     }
     run.out.one(&changed)?;
     Ok(Exit::Ok)

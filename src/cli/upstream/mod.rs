@@ -10,7 +10,7 @@ use super::error::CliError;
 use super::exit::Exit;
 use super::list::{self, ListArgs};
 use super::server::ApiClient;
-use super::show::upstream::UpstreamView;
+use super::show::Shown;
 use super::{CommandContext, terms};
 use mayfly_api::wire::upstream_document;
 use mayfly_proto::mayfly::v1::{self as pb, upstream_service_client::UpstreamServiceClient};
@@ -69,7 +69,7 @@ pub async fn run(command: UpstreamCommand, run: &CommandContext) -> Result<Exit,
                     let document = upstream_document(&upstream).map_err(CliError::ours)?;
                     run.out.document(&base_version::with_version(&document, upstream.version))?;
                 }
-                false => run.out.one(&UpstreamView::from(upstream))?,
+                false => run.out.one(&Shown(upstream))?,
             }
             Ok(Exit::Ok)
         }
@@ -92,9 +92,9 @@ pub(super) async fn page_of(
     state: Option<pb::RegistrationState>,
     page_size: i32,
     page_token: String,
-) -> Result<(Vec<UpstreamView>, String), CliError> {
+) -> Result<(Vec<pb::Upstream>, String), CliError> {
     let environment = environment.clone().unwrap_or_default();
     let request = pb::ListUpstreamsRequest { environment, state: state.unwrap_or_default().into(), page_size, page_token };
     let answer = server.call(request, |c, q| async move { UpstreamServiceClient::new(c).list_upstreams(q).await }).await?;
-    Ok((answer.upstreams.into_iter().map(UpstreamView::from).collect(), answer.next_page_token))
+    Ok((answer.upstreams, answer.next_page_token))
 }
