@@ -223,10 +223,11 @@ async fn finish(
     args: &WaitArgs,
     mut changed: BundleChangeView,
 ) -> Result<Exit, CliError> {
-    let hits = changed.hits.text();
     match (changed.dry_run, changed.seq) {
-        (true, _) => run.out.say(format_args!("dry run, nothing was done: it would hit {hits}")),
-        (false, Some(seq)) => run.out.say(format_args!("revoked at {seq} with the roots: {hits}")),
+        (true, _) => run.out.say(format_args!("dry run, nothing was done: it would hit {}", changed.hits.text())),
+        (false, Some(seq)) => {
+            run.out.say(format_args!("revoked at {seq} with the roots: {}", confirm::revoked(&changed.hits)));
+        }
         (false, None) => run.out.say("nothing was revoked"),
     }
     if let Some(seq) = changed.seq {

@@ -10,6 +10,7 @@ use super::error::CliError;
 use super::out::Out;
 use super::show::HitsView;
 use mayfly_authority::revocation::revoke::EVERYTHING;
+use mayfly_base::plural::counted;
 use mayfly_base::refusal::Reason;
 use mayfly_proto::mayfly::v1 as pb;
 
@@ -80,10 +81,20 @@ where
     Err(CliError::Server(said))
 }
 
+/// The text of the credentials that are revoked. Their tasks and callers are named as theirs: they are not revoked themselves.
+pub fn revoked(hits: &HitsView) -> String {
+    let most = if hits.overlapping && hits.credentials > 0 { "at most " } else { "" };
+    let credentials = counted(hits.credentials, "credential");
+    if hits.credentials == 0 {
+        return credentials;
+    }
+    format!("{most}{credentials}, in {} of {}", counted(hits.tasks, "task"), counted(hits.callers, "caller"))
+}
+
 /// Prints how many credentials a change revoked or would revoke, and how many of them are hit only because no narrower target covers the
 /// rest.
 pub fn print_hits(out: &Out, dry_run: bool, hits: &HitsView, beyond: u64) {
-    let text = hits.text();
+    let text = revoked(hits);
     match (dry_run, hits.credentials) {
         (true, 0) => out.say("dry run, nothing was done: it would revoke nothing"),
         (true, _) => out.say(format_args!("dry run, nothing was done: it would revoke {text}")),
@@ -98,6 +109,14 @@ pub fn print_hits(out: &Out, dry_run: bool, hits: &HitsView, beyond: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_credentials_are_told_as_revoked() {
+        let hits = |credentials, overlapping| HitsView { credentials, tasks: 4, callers: 1, overlapping, tasks_ended: 0 };
+        assert_eq!(revoked(&hits(4, false)), "4 credentials, in 4 tasks of 1 caller");
+        assert_eq!(revoked(&hits(1, true)), "at most 1 credential, in 4 tasks of 1 caller");
+        assert_eq!(revoked(&hits(0, true)), "0 credentials");
+    }
 
     #[test]
     fn a_confirmation_is_a_number_or_all() {

@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::super::CommandContext;
+use super::super::confirm;
 use super::super::error::CliError;
 use super::super::exit::Exit;
 use super::super::server::ApiClient;
@@ -48,7 +49,7 @@ async fn ended(
     // A server with many credentials does not count the hits for a workload.
     let hits = hits.map(|hits| super::super::show::HitsView::from(Some(hits)));
     match &hits {
-        Some(hits) => run.out.say(format_args!("ended at {seq}; with it ended {}", hits.text())),
+        Some(hits) => run.out.say(format_args!("ended at {seq}; with it ended {}", confirm::revoked(hits))),
         None => run.out.say(format_args!("ended at {seq}, with everything under it")),
     }
     let followers = wait::applied(server, &run.system, args, seq).await?;
