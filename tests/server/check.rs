@@ -190,7 +190,7 @@ fn a_store_in_use_is_told_apart_by_whose_it_is() {
     assert!(!text.contains("sealing key"), "{text}");
     let seal = world.dir().join("seal.key");
     let own = fs::read(&seal).unwrap();
-    fs::write(&seal, [7; 32]).unwrap();
+    fs::write(&seal, own.iter().map(|byte| byte ^ 1).collect::<Vec<u8>>()).unwrap();
     let (fine, text) = validate(&world, &[]);
     assert!(!fine && text.contains("seal.key_file") && text.contains("not the one that this store was made with"), "{text}");
     fs::write(&seal, own).unwrap();
