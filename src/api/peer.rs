@@ -3,7 +3,7 @@
 use tonic::{Request, Status};
 
 use super::status::status;
-use mayfly_base::refusal::{Error, Reason, Refusal};
+use mayfly_base::refusal::{Error, NO_OPERATORS_HERE, Reason, Refusal};
 use mayfly_identity::caller::{Caller, Operator};
 
 /// The peer of a connection, stored in every request's extensions.
@@ -66,6 +66,6 @@ pub fn wrong_listener_for_service() -> Refusal {
 
 fn on_workload_listener(reason: Reason) -> Refusal {
     Refusal::new(reason, "this address is the workload listener; operators' commands use the admin listener (listen.admin)")
-        .by("the workload listener has no operators")
+        .by(NO_OPERATORS_HERE)
         .way_out("operators call listen.admin: mayfly --address https://HOST:PORT, or unix:/PATH on the server's host")
 }

@@ -31,7 +31,7 @@ use mayfly_policy::catalog::EnvironmentPolicy;
 use mayfly_policy::decide::caller_facts;
 use mayfly_policy::person::{CallerPerson, sign_in_hint};
 use mayfly_policy::question::ApprovalFacts;
-use mayfly_policy::{Action, OperatorAction, OperatorActionType, OperatorContext, Question};
+use mayfly_policy::{Action, OperatorAction, OperatorActionType, OperatorContext, Question, admin};
 use mayfly_verify::seq::TaskId;
 
 impl Authority {
@@ -51,9 +51,10 @@ impl Authority {
         self.login_stands(caller)
     }
 
-    /// Checks that a caller is admitted at all: its SVID is still valid, and no revocation rule targets the caller (design, section 4:
-    /// rules are checked on every call). A rule over everything or an environment only stops grants, whose decisions check it themselves; a
-    /// caller in the middle of its work can still read and end what it began. `what` names the caller in the refusal.
+    /// Checks that a caller is admitted at all: its SVID is still valid, and no revocation rule targets the caller. Called on every call, so
+    /// that a revoked caller is refused on a connection that is open already. A rule over everything or an environment only stops grants,
+    /// whose decisions check it themselves; a caller in the middle of its work can still read and end what it began. `what` names the caller
+    /// in the refusal.
     pub fn let_in(&self, caller: &Caller, what: &str) -> Result<(), Error> {
         self.still_stands(caller)?;
         match self.shut_out(caller) {
@@ -142,18 +143,21 @@ impl Authority {
     }
 
     fn admit_svid<A: OperatorActionType>(&self, caller: &Caller, act: &OperatorContext<'_>) -> Result<Admitted<A>, Error> {
-        self.may_act_at_all::<A>(caller)?;
+        self.may_act_at_all(A::ACTION, caller)?;
         let compiled = self.catalog.now();
         let mut concerned = compiled.environments().filter(|(name, _)| act.environment.is_none_or(|e| e == *name)).peekable();
+        if concerned.peek().is_none() && act.environment.is_none() {
+            return Err(Error::Refusal(no_policy_set()));
+        }
         if concerned.peek().is_none() {
-            return Err(Error::Refusal(match act.environment {
-                None => no_policy_set(),
-                Some(asked) => self.unknown_environment::<A>(caller, act, asked),
-            }));
+            return Err(Error::Refusal(self.not_permitted(A::ACTION, caller, act, Vec::new())));
         }
         let mut waits = None;
         for environment in concerned {
-            waits = waits.or(self.permitted::<A>(caller, act, environment)?);
+            match self.permitted(A::ACTION, caller, act, environment) {
+                Ok(why) => waits = waits.or(why),
+                Err(denied) => return Err(Error::Refusal(self.not_permitted(A::ACTION, caller, act, vec![denied]))),
+            }
         }
         match (waits, OperatorCall::current()) {
             (Some(why), Some(call)) => Err(call.asks_for(A::ACTION, act.environment, why)),
@@ -175,26 +179,33 @@ impl Authority {
         let who = match operator {
             Operator::LocalUid(uid) => self.admit_uid::<A>(*uid)?.who(),
             Operator::Svid(caller) => {
-                self.may_act_at_all::<A>(caller)?;
+                self.may_act_at_all(A::ACTION, caller)?;
                 Author::of(caller)
             }
         };
         let (compiled, now) = (self.catalog.now(), self.system.wall());
-        let (mut environments, mut waits, mut refused) = (BTreeSet::new(), None, None);
+        let (mut environments, mut waits) = (BTreeSet::new(), None);
+        let (mut refused, mut denials) = (None, Vec::new());
         for (name, policy) in compiled.environments() {
             let act = NamedTarget::within(about, OperatorContext { environment: Some(name), now, ..OperatorContext::default() });
             let asked = match operator {
-                Operator::LocalUid(_) => self.one_is_enough(A::ACTION, &act).map(|()| None),
-                Operator::Svid(caller) => self.permitted::<A>(caller, &act, (name, policy)),
+                Operator::LocalUid(_) => self.one_is_enough(A::ACTION, &act).map(|()| None).map_err(|no| refused = Some(no)),
+                Operator::Svid(caller) => {
+                    self.permitted(A::ACTION, caller, &act, (name, policy)).map_err(|denied| denials.push(denied))
+                }
             };
             match asked {
                 Ok(None) => drop(environments.insert(name.to_owned())),
                 Ok(Some(why)) => waits = waits.or(Some((name, why))),
-                Err(no) => refused = refused.or(Some(no)),
+                Err(()) => {}
             }
         }
+        if let (Operator::Svid(caller), true, None, false) = (operator, environments.is_empty(), &waits, denials.is_empty()) {
+            let act = NamedTarget::within(about, OperatorContext { now, ..OperatorContext::default() });
+            return Err(Error::Refusal(self.not_permitted(A::ACTION, caller, &act, denials)));
+        }
         match (environments.is_empty(), waits, refused) {
-            (false, None, None) => Ok(OperatorScope::new(who, None)),
+            (false, None, None) if denials.is_empty() => Ok(OperatorScope::new(who, None)),
             (false, ..) => Ok(OperatorScope::new(who, Some(environments))),
             // The call needs an approval, like any other call that needs a second person.
             (true, Some((name, why)), _) => match OperatorCall::current() {
@@ -208,26 +219,79 @@ impl Authority {
         }
     }
 
-    /// The refusal for an environment without a policy set: NOT_FOUND with the environments in which this operator is permitted the action,
-    /// so that a mistyped name is noticed. An operator who is permitted it nowhere learns no names.
-    fn unknown_environment<A: OperatorActionType>(&self, caller: &Caller, act: &OperatorContext<'_>, asked: &str) -> Refusal {
+    /// The refusal of an action that policy does not permit, or whose environment has no policy set. An operator without any right gets the
+    /// same text whether the environment exists or not; other operators get the environments in which they have rights, so that a mistyped
+    /// name is noticed. `denials`: the environments that refused the action.
+    fn not_permitted(
+        &self,
+        action: OperatorAction,
+        caller: &Caller,
+        act: &OperatorContext<'_>,
+        denials: Vec<PolicyDenial>,
+    ) -> Refusal {
         let compiled = self.catalog.now();
-        let permitted = |(name, policy): (&str, &EnvironmentPolicy)| {
-            let act = OperatorContext { environment: Some(name), ..*act };
-            self.permitted::<A>(caller, &act, (name, policy)).is_ok()
-        };
-        let names: Vec<&str> = compiled.environments().filter(|one| permitted(*one)).map(|(name, _)| name).collect();
-        if names.is_empty() {
-            let what = format!("there is no environment {asked} in which {} is an operator", caller.id());
-            return Refusal::new(Reason::DeniedByPolicy, what).by("policy").way_out("mayfly whoami shows who you are");
+        let own = self.environments_with_a_right(caller, act);
+        if own.is_empty() {
+            // A hint is looked for in every environment, so that it does not tell which of them was named.
+            let hint = compiled.environments().find_map(|(name, policy)| {
+                let act = OperatorContext { environment: Some(name), ..*act };
+                self.permitted(action, caller, &act, (name, policy)).err()?.sign_in
+            });
+            let action = Action::Admin(action).name();
+            let what = format!("{} may not {action}: the policy set of no environment permits it", caller.id());
+            let way_out = "mayfly whoami shows who you are; the owner of a policy set can add operators to its roles file";
+            return Refusal::new(Reason::DeniedByPolicy, what).by("policy").way_out(hint.unwrap_or_else(|| way_out.to_owned()));
         }
-        no_environment(asked, &names)
+        let known = |denied: &PolicyDenial| own.contains(&denied.environment);
+        let at = denials.iter().position(known);
+        let own: Vec<&str> = own.iter().map(String::as_str).collect();
+        let Some(denied) = denials.into_iter().nth(at.unwrap_or(0)) else {
+            return no_environment(act.environment.unwrap_or_default(), &own);
+        };
+        let PolicyDenial { environment, version, sign_in } = denied;
+        let action = Action::Admin(action).name();
+        if at.is_none() && act.environment.is_none() {
+            let what = format!("{} may not {action} in every environment, and this concerns each", caller.id());
+            let way_out = format!("your rights are in: {}", own.join(", "));
+            return Refusal::new(Reason::DeniedByPolicy, what).by("policy").way_out(way_out);
+        }
+        let what = format!("{} may not {action} in {environment} (policy version {version})", caller.id());
+        let owner = "the owner of the policy set can add operators to the roles file";
+        let way_out = sign_in.unwrap_or_else(|| match at {
+            Some(_) => owner.to_owned(),
+            None => format!("your rights are in: {}; {owner}", own.join(", ")),
+        });
+        Refusal::new(Reason::DeniedByPolicy, what).by(format!("policy set {version} of {environment}")).way_out(way_out)
+    }
+
+    /// The environments whose policy permits this operator anything.
+    fn environments_with_a_right(&self, caller: &Caller, act: &OperatorContext<'_>) -> BTreeSet<String> {
+        let compiled = self.catalog.now();
+        let has_a_right = |(name, policy): &(&str, &EnvironmentPolicy)| {
+            let act = OperatorContext { environment: Some(name), ..*act };
+            OperatorAction::all().any(|action| self.permitted(action, caller, &act, (name, policy)).is_ok())
+        };
+        compiled.environments().filter(has_a_right).map(|(name, _)| name.to_owned()).collect()
+    }
+
+    /// The actions that policy permits an operator in one environment.
+    pub(crate) fn permitted_in(&self, operator: &Operator, (name, policy): (&str, &EnvironmentPolicy)) -> Vec<&'static str> {
+        let act = OperatorContext { environment: Some(name), now: self.system.wall(), ..OperatorContext::default() };
+        let permitted = |action: &OperatorAction| match operator {
+            Operator::LocalUid(uid) => {
+                self.admit_uid::<admin::Observe>(*uid).is_ok() && self.one_is_enough(*action, &act).is_ok()
+            }
+            Operator::Svid(caller) => {
+                self.may_act_at_all(*action, caller).is_ok() && self.permitted(*action, caller, &act, (name, policy)).is_ok()
+            }
+        };
+        OperatorAction::all().filter(permitted).map(|action| Action::Admin(action).name()).collect()
     }
 
     /// The checks that apply whatever policy says: the operator is admitted, and an operator in break-glass stays within its bounds.
-    fn may_act_at_all<A: OperatorActionType>(&self, caller: &Caller) -> Result<(), Error> {
+    fn may_act_at_all(&self, action: OperatorAction, caller: &Caller) -> Result<(), Error> {
         self.let_in(caller, "this operator")?;
-        match self.acts_in_break_glass(caller).filter(|_| !allowed_in_break_glass(A::ACTION)) {
+        match self.acts_in_break_glass(caller).filter(|_| !allowed_in_break_glass(action)) {
             Some(task) => Err(in_break_glass(
                 caller,
                 task,
@@ -238,12 +302,13 @@ impl Authority {
     }
 
     /// Evaluates the policy of one environment. Returns why a second person is needed, if one is.
-    fn permitted<A: OperatorActionType>(
+    fn permitted(
         &self,
+        action: OperatorAction,
         caller: &Caller,
         act: &OperatorContext<'_>,
         (name, policy): (&str, &EnvironmentPolicy),
-    ) -> Result<Option<String>, Error> {
+    ) -> Result<Option<String>, PolicyDenial> {
         let behind = CallerPerson::of(caller);
         let break_glass = self.acts_in_break_glass(caller).is_some();
         let call = OperatorCall::current();
@@ -251,30 +316,32 @@ impl Authority {
         let people: &[&str] = &approver.into_iter().collect::<Vec<_>>();
         let approvals = if people.is_empty() { act.approvals } else { ApprovalFacts { count: 1, people } };
         let act = OperatorContext { break_glass, person: behind.facts(), approvals, ..*act };
-        let question = Question::admin(caller.id(), A::ACTION, &act);
+        let question = Question::admin(caller.id(), action, &act);
         let verdict = self.decider.verdicts.verdict(&policy.set, &question);
         if verdict.permits() {
             return Ok(None);
         }
-        let action = question.action().name();
         // A call that an incident needs never waits for an approval, and a dry run changes nothing.
         let call = call.as_ref().filter(|c| c.waits() != ApprovalMode::WithItsChange || c.goes_on());
-        if let Some(call) = call.filter(|_| act.approvals.count == 0 && self.approval_helps(policy, caller, A::ACTION, &act)) {
-            return Ok((!call.goes_on()).then(|| format!("policy of {name} wants that for {action}")));
+        if let Some(call) = call.filter(|_| act.approvals.count == 0 && self.approval_helps(policy, caller, action, &act)) {
+            return Ok((!call.goes_on()).then(|| format!("policy of {name} wants that for {}", question.action().name())));
         }
         let permits = |behind: &CallerPerson<'_>| {
             let act = OperatorContext { person: behind.facts(), ..act };
-            let verdict = self.decider.verdicts.verdict(&policy.set, &Question::admin(caller.id(), A::ACTION, &act));
+            let verdict = self.decider.verdicts.verdict(&policy.set, &Question::admin(caller.id(), action, &act));
             verdict.permits().then(|| verdict.by().to_vec())
         };
-        let way_out = sign_in_hint((&policy.set, question.action()), &behind, act.now, verdict.by(), permits);
-        let what = format!("{} may not {action} in {name} (policy version {})", caller.id(), policy.version);
-        Err(Error::Refusal(
-            Refusal::new(Reason::DeniedByPolicy, what)
-                .by(format!("policy set {} of {name}", policy.version))
-                .way_out(way_out.unwrap_or_else(|| "the owner of the policy set can add operators to the roles file".to_owned())),
-        ))
+        let sign_in = sign_in_hint((&policy.set, question.action()), &behind, act.now, verdict.by(), permits);
+        Err(PolicyDenial { environment: name.to_owned(), version: policy.version, sign_in })
     }
+}
+
+/// An environment whose policy does not permit an operator's action.
+struct PolicyDenial {
+    environment: String,
+    version: u64,
+    /// A hint, if a sign-in would help.
+    sign_in: Option<String>,
 }
 
 impl Authority {

@@ -40,7 +40,7 @@ pub const JWT_SVID_BYTES: usize = HEADER_BYTES as usize;
 /// replay the token.
 pub const JWT_SVID_AUDIENCES: usize = 16;
 
-/// Most scopes of one grant. A scope rule is matched against each scope (design, section 2).
+/// Most scopes of one grant. A scope rule is matched against each scope.
 pub const SCOPES: usize = 8;
 /// Longest scope, upstream, tool, environment, binding or role name, bytes. Long enough for a resource URI.
 pub const NAME_BYTES: usize = 256;
@@ -50,7 +50,7 @@ pub const PURPOSE_BYTES: usize = 512;
 pub const ARGUMENTS_BYTES: usize = 16 * 1024;
 /// Deepest nesting of arguments: each level costs stack in RFC 8785's canonical form.
 pub const ARGUMENTS_DEPTH: usize = 64;
-/// Most targets of one revocation (design, section 2).
+/// Most targets of one revocation. 64 SPIFFE IDs of the largest size are 128 KB of one record.
 pub const TARGETS: usize = 64;
 /// Longest request id, bytes. Three UUIDs in text; only its digest is remembered.
 pub const REQUEST_ID_BYTES: usize = 128;
@@ -73,14 +73,15 @@ pub const TASK_TTL_DEFAULT_MS: u64 = 3600 * 1000;
 pub const HEARTBEAT_MIN_MS: u64 = 5_000;
 /// Longest heartbeat interval, milliseconds. As `TASK_TTL_DEFAULT_MS`: with a longer interval the task's deadline would end the task first.
 pub const HEARTBEAT_MAX_MS: u64 = 3600 * 1000;
-/// Minimum time for which a request id is remembered, milliseconds (design, section 7).
+/// Minimum time for which a request id is remembered, milliseconds: ten minutes, longer than clients repeat a call (docs/decisions.md,
+/// "Memory for live credentials, tasks and rules").
 pub const REQUEST_ID_KEPT_MS: u64 = 600 * 1000;
 
-/// Most live tasks in all. At 1 KB each (design, section 10), 1 GB.
+/// Most live tasks in all. At 1 KB each, 1 GB.
 pub const TASKS: usize = 1_000_000;
 /// Most tasks that one caller opened and that have not ended. A hundred callers at this limit fill `TASKS`.
 pub const TASKS_PER_CALLER: usize = 10_000;
-/// Bytes of a task's terms that count against no byte limit (design, section 10). `TASKS` bounds the number of tasks.
+/// Bytes of a task's terms that count against no byte limit: a usual task has less. `TASKS` bounds the number of tasks.
 pub const TASK_BYTES_FREE: u64 = 1024;
 /// Bytes of the terms of all tasks in memory, counting only what exceeds `TASK_BYTES_FREE` per task. As many bytes as `TASKS` tasks have
 /// within `TASK_BYTES_FREE`.
@@ -88,7 +89,7 @@ pub const TASK_BYTES: u64 = 1024 * 1024 * 1024;
 /// As `TASK_BYTES`, for the tasks that one caller opened: an eighth. Room for 3,000 tasks with 64 callers and 64 tools of 256 bytes; usual
 /// tasks count nothing.
 pub const TASK_BYTES_PER_CALLER: u64 = TASK_BYTES / 8;
-/// Most unexpired credentials in memory, over all callers. At 128 bytes each (design, section 10), 1.3 GB.
+/// Most unexpired credentials in memory, over all callers. At 128 bytes each, 1.3 GB.
 pub const CREDENTIALS: usize = 10_000_000;
 /// Most unexpired credentials of one caller. One gateway at 500 a second with the longest TTL; five such callers fill `CREDENTIALS`.
 pub const CREDENTIALS_PER_CALLER: usize = 2_000_000;
@@ -143,18 +144,25 @@ pub const POLICY_BRACKETS: usize = 16;
 /// Most levels of operators and brackets in an expression of a policy; a chain of `||` has a level for each. Cedar's evaluator uses some
 /// 35 KB of stack for a level in a debug build: all levels fit into a tenth of `POLICY_STACK_BYTES`.
 pub const POLICY_DEPTH: usize = 128;
-/// Most `if` within each other in a policy. Cedar's validator checks a branch several times, so its time doubles with each: 22 of them take
-/// 90 ms and 40 would take half a year (measured up to 24, release build). A table of decisions is several policies.
+/// Most `if` within each other in a policy; an `else if` is within the `if` before it. Where the type of a condition tells its value, as of
+/// `context has tool` for an action without that attribute, Cedar's validator puts a copy of the branch that counts in the place of the other
+/// one and walks both, so its time doubles with each such `if`: 22 of them take 90 ms and 40 would take half a year (measured up to 24,
+/// release build). A chain of `else if` is no cheaper than branches within branches. A table of decisions is several policies.
 pub const POLICY_IFS: usize = 8;
-/// Most policy sets that callers have compiled at once. Each takes a core for as long as it is compiled, up to seconds for a set of
-/// `POLICY_BYTES` with thousands of policies, also after its caller went away; the other cores decide.
+/// Most policies of a policy set. Each takes up to 0.75 ms to compile, however small it is, if it applies to every action (measured,
+/// release build): `POLICIES` take 0.75 s of one core.
+pub const POLICIES: usize = 1_000;
+/// Most violations, and most warnings, in the answer to a policy set to check: more than anybody corrects before the next check.
+pub const POLICY_VIOLATIONS: usize = 200;
+/// Most policy sets that callers have compiled at once. Each takes a core for as long as it is compiled, up to a second for a set of
+/// `POLICIES`, also after its caller went away; the other cores decide.
 pub const POLICY_COMPILATIONS: usize = 1;
 /// Longest wait for one's turn to have a policy set compiled, milliseconds: half of the command line's deadline of 10 s.
 pub const POLICY_COMPILATION_WAIT_MS: u64 = 5_000;
 /// Stack on which policies are compiled, and evaluated where a thread's own stack is too small, bytes. Cedar's parser uses 60 KB for a
 /// bracket in a debug build and 7 KB for an operator (measured). The pages that are not used take no memory.
 pub const POLICY_STACK_BYTES: usize = 64 * 1024 * 1024;
-/// Largest policy set, bytes of Cedar text. About 1,000 policies: 20 ms to parse and 12 ms to validate (measured with 50).
+/// Largest policy set, bytes of Cedar text. About 1,000 policies of usual length: 20 ms to parse and 12 ms to validate (measured with 50).
 pub const POLICY_BYTES: usize = 256 * 1024;
 /// Default period of past decisions that a policy diff decides again, milliseconds: an hour.
 pub const POLICY_DIFF_MS: u64 = 3_600_000;
@@ -269,7 +277,7 @@ pub const REGISTRATION_WARN_MS: u64 = 14 * 24 * 3_600_000;
 pub const UNUSED_AFTER_MS: u64 = 30 * 24 * 3_600_000;
 /// TTL above which a registration of high-impact credentials is reported as broad, milliseconds: 15 minutes, as AWS's shortest session.
 pub const BROAD_TTL_MS: u64 = 900_000;
-/// Longest search for credentials that a narrower policy set or registration would refuse, milliseconds (design, section 2). Credentials
+/// Longest search for credentials that a narrower policy set or registration would refuse, milliseconds: somebody waits for it. Credentials
 /// that were not examined by then are revoked by a coarser rule.
 pub const NARROWING_LOOK_MS: u64 = 10_000;
 /// Most groups of credentials (caller, upstream, scopes, tool) that this search distinguishes: 10,000 with 64 ids each are 20 MB for the

@@ -4,6 +4,9 @@
 use std::fmt;
 use std::time::Duration;
 
+/// The rule of refusals of operators' calls on the workload listener, whatever their reason.
+pub const NO_OPERATORS_HERE: &str = "the workload listener has no operators";
+
 /// The gRPC status code of a refusal or fault (google.rpc.Code), without a dependency on gRPC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(i32)]

@@ -147,7 +147,7 @@ pub async fn run(command: BindingCommand, run: &CommandContext) -> Result<Exit, 
             // A binding without tools applies to exchanges that name no tool, so removing the last tool would not narrow it.
             let none = binding.tools.is_empty() && !args.tools.is_empty();
             if none || binding.scopes.is_empty() || (binding.callers.is_empty() && binding.callers_under.is_empty()) {
-                let what = format!("nothing is left of it: mayfly binding remove {} takes it away", args.binding);
+                let what = format!("nothing is left of it: mayfly binding remove {} --reason TEXT takes it away", args.binding);
                 return Err(CliError::Usage(what));
             }
             set(binding, args.reason, args.confirm, run, &server).await

@@ -227,11 +227,11 @@ async fn finish(
     changed: Answer,
     (seq, hits): (u64, Option<pb::Hits>),
 ) -> Result<Exit, CliError> {
-    let hits = hits::text(hits.unwrap_or_default());
+    let hits = hits.unwrap_or_default();
     match (confirm.dry_run, seq) {
-        (true, _) => run.out.say(format_args!("dry run, nothing was done: it would hit {hits}")),
+        (true, _) => run.out.say(format_args!("dry run, nothing was done: it would hit {}", hits::text(hits))),
         (false, 0) => run.out.say("nothing was revoked"),
-        (false, _) => run.out.say(format_args!("revoked at {seq} with the roots: {hits}")),
+        (false, _) => run.out.say(format_args!("revoked at {seq} with the roots: {}", hits::revoked(hits))),
     }
     let followers = wait::applied(server, &run.system, wait, seq).await?;
     run.out.one(&changed.with_some("followers", followers.as_ref().map(message::json)))?;

@@ -84,7 +84,7 @@ where
 /// rest.
 pub fn print_hits(out: &Out, dry_run: bool, of: Option<pb::Hits>, beyond: u64) {
     let of = of.unwrap_or_default();
-    let text = hits::text(of);
+    let text = hits::revoked(of);
     match (dry_run, of.credentials) {
         (true, 0) => out.say("dry run, nothing was done: it would revoke nothing"),
         (true, _) => out.say(format_args!("dry run, nothing was done: it would revoke {text}")),
@@ -99,6 +99,14 @@ pub fn print_hits(out: &Out, dry_run: bool, of: Option<pb::Hits>, beyond: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_credentials_are_told_as_revoked() {
+        let hits = |credentials, overlapping| HitsView { credentials, tasks: 4, callers: 1, overlapping, tasks_ended: 0 };
+        assert_eq!(revoked(&hits(4, false)), "4 credentials, in 4 tasks of 1 caller");
+        assert_eq!(revoked(&hits(1, true)), "at most 1 credential, in 4 tasks of 1 caller");
+        assert_eq!(revoked(&hits(0, true)), "0 credentials");
+    }
 
     #[test]
     fn a_confirmation_is_a_number_or_all() {

@@ -11,7 +11,7 @@ use super::exit::Exit;
 use super::out::escape;
 use super::remedy;
 use mayfly_base::document::with_key;
-use mayfly_base::refusal::Reason;
+use mayfly_base::refusal::{NO_OPERATORS_HERE, Reason};
 use mayfly_proto::mayfly::v1 as pb;
 
 /// Every reason for which a command can fail.
@@ -120,6 +120,11 @@ impl ServerError {
     }
 
     fn exit(&self) -> Exit {
+        // The workload listener answers that a service for operators is not served there, and for other operators' calls that the caller is
+        // not known as an operator. For whoever called the wrong listener, both are the same.
+        if self.rule.as_deref() == Some(NO_OPERATORS_HERE) {
+            return Exit::NotAuthenticated;
+        }
         self.reason.map_or_else(|| Exit::of_code(self.code), Exit::of_reason)
     }
 }

@@ -39,7 +39,7 @@ pub struct AddLockArgs {
     /// Also lock an upstream, scope, environment or trust domain that the server does not know
     #[arg(long)]
     force: bool,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Targets")]
     targets: LockableArgs,
 }
 
@@ -48,7 +48,7 @@ pub struct AddLockArgs {
 pub struct ListLocksArgs {
     #[command(flatten)]
     list: ListArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Targets")]
     target: LockableArgs,
 }
 
@@ -56,9 +56,9 @@ pub struct ListLocksArgs {
 #[derive(Args)]
 pub struct LiftArgs {
     /// Sequence numbers of the records that made the locks; SEQ:INDEX selects the lock of one target. An argument may hold several,
-    /// separated by white space, as printed by `lock list -o name`. Each is lifted by itself: if one fails, the others are lifted all the
-    /// same, and the exit code is that of the first failure
-    #[arg(value_name = "SEQ[:INDEX]", value_parser = lock_names, required = true)]
+    /// separated by white space, as printed by `lock list -o name`; without any, there is nothing to lift. Each is lifted by itself: if one
+    /// fails, the others are lifted all the same, and the exit code is that of the first failure
+    #[arg(value_name = "SEQ[:INDEX]", value_parser = lock_names)]
     locks: Vec<LockNames>,
     /// Lift only the lock of the record's target with this index; with several records, name SEQ:INDEX instead
     #[arg(long, value_name = "N")]
@@ -92,13 +92,9 @@ impl fmt::Display for LockName {
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct LockNames(Vec<LockName>);
 
-/// Parses the names of locks between white space; there is at least one.
+/// Parses the names of locks between white space; there may be none, where `lock list -o name` printed none.
 fn lock_names(text: &str) -> Result<LockNames, String> {
-    let names = text.split_whitespace().map(lock_name).collect::<Result<Vec<_>, _>>()?;
-    match names.is_empty() {
-        true => lock_name(text).map(|name| LockNames(vec![name])),
-        false => Ok(LockNames(names)),
-    }
+    text.split_whitespace().map(lock_name).collect::<Result<Vec<_>, _>>().map(LockNames)
 }
 
 /// Parses `35184372088843` or `35184372088843:0`.
@@ -159,6 +155,11 @@ async fn show(args: ListLocksArgs, run: &CommandContext) -> Result<Exit, CliErro
 async fn lift(args: LiftArgs, run: &CommandContext) -> Result<Exit, CliError> {
     let locks: Vec<LockName> = args.locks.iter().flat_map(|names| &names.0).copied().collect();
     let locks = named(&locks, args.index)?;
+    if locks.is_empty() {
+        run.out.say("no lock is named: there is nothing to lift");
+        run.out.list_with_rows(Vec::<LiftedLocksView>::new(), |lifted| lifted.lifted)?;
+        return Ok(Exit::Ok);
+    }
     let server = run.server().await?;
     let single = locks.len() == 1;
     let failed = |lock: &str| format!("the lock {lock} was not lifted:");
@@ -219,6 +220,19 @@ mod tests {
         for wrong in ["", ":0", "35184372088843:", "35184372088843:x", "x:0", "1:2:3"] {
             assert!(lock_name(wrong).unwrap_err().contains("SEQ:INDEX"), "{wrong}");
         }
+    }
+
+    #[test]
+    fn the_targets_of_a_lock_are_not_said_to_be_locked_as_well() {
+        for mut command in
+            [AddLockArgs::augment_args(clap::Command::new("add")), ListLocksArgs::augment_args(clap::Command::new("list"))]
+        {
+            let help = command.render_help().to_string();
+            assert!(help.contains("\nTargets:\n") && help.contains("--caller"), "{help}");
+            assert!(!help.contains("also locks:"), "{help}");
+        }
+        let mut revoke = super::super::targets::TargetArgs::augment_args(clap::Command::new("revoke"));
+        assert!(revoke.render_help().to_string().contains("\nTargets that a revocation also locks:\n"));
     }
 
     #[test]

@@ -38,13 +38,12 @@ pub struct TargetArgs {
     /// Subject token, by issuer and id
     #[arg(long, num_args = 2, value_names = ["ISSUER", "TOKEN_ID"])]
     pub subject_token: Vec<String>,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Targets that a revocation also locks")]
     pub lockable: LockableArgs,
 }
 
 /// The targets that can also be locked, which blocks new grants for them.
 #[derive(Args, Clone, Default, Debug)]
-#[command(next_help_heading = "Targets that are also locked")]
 pub struct LockableArgs {
     /// Caller, by SPIFFE ID
     #[arg(long, value_name = "SPIFFE_ID")]

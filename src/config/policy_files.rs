@@ -1,6 +1,7 @@
 //! Policies, roles and registrations from the files that the configuration names. They are imported once at the first start, and only
 //! compared afterwards.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -33,15 +34,38 @@ pub fn load(files: &PolicyFiles) -> Result<PolicyFileContents, Vec<Diagnostic>> 
 
 /// The Cedar files of the given paths, in order: files themselves, and every `*.cedar` of directories.
 pub fn cedar(paths: &[PathBuf]) -> Result<Vec<SourceFile>, Vec<Diagnostic>> {
-    let (mut read, mut wrong) = (Vec::new(), Vec::new());
+    let (read, wrong) = policy_sources(paths);
+    if wrong.is_empty() { Ok(read.into_iter().map(|(_, source)| source).collect()) } else { Err(wrong) }
+}
+
+/// The Cedar files of the given paths with their paths, and what is wrong with them.
+fn policy_sources(paths: &[PathBuf]) -> (Vec<(PathBuf, SourceFile)>, Vec<Diagnostic>) {
+    let (mut read, mut wrong, mut seen) = (Vec::new(), Vec::new(), BTreeSet::new());
     for path in paths {
-        let found = cedar_files(path).and_then(|found| found.into_iter().map(policy_source).collect::<Result<Vec<_>, _>>());
-        match found {
-            Ok(found) => read.extend(found.into_iter().map(|(_, source)| source)),
+        let found = match cedar_files(path) {
+            Ok(found) => found,
+            Err(complaint) => {
+                wrong.push(complaint);
+                continue;
+            }
+        };
+        // A file that is there again, under whatever path, would only be found to have every policy twice.
+        let mut again = |file: &PathBuf| fs::canonicalize(file).is_ok_and(|file| !seen.insert(file));
+        let again: Vec<PathBuf> = found.iter().filter(|file| again(file)).cloned().collect();
+        if let Some(file) = again.first() {
+            let what = match file == path {
+                true => "this file is named twice".to_owned(),
+                false => format!("its file {} is named twice", file.display()),
+            };
+            wrong.push(Diagnostic::about(path.display().to_string(), what, "name each file, and each directory, once"));
+            continue;
+        }
+        match found.into_iter().map(policy_source).collect::<Result<Vec<_>, _>>() {
+            Ok(found) => read.extend(found),
             Err(complaint) => wrong.push(complaint),
         }
     }
-    if wrong.is_empty() { Ok(read) } else { Err(wrong) }
+    (read, wrong)
 }
 
 /// Reads a roles file.
@@ -51,15 +75,7 @@ pub fn roles(path: &Path) -> Result<SourceFile, Diagnostic> {
 
 /// Reads the policy set only.
 pub fn policy(files: &PolicyFiles) -> Result<PolicySet, Vec<Diagnostic>> {
-    let mut wrong = Vec::new();
-    let mut read: Vec<(PathBuf, SourceFile)> = Vec::new();
-    for path in &files.files {
-        let found = cedar_files(path).and_then(|found| found.into_iter().map(policy_source).collect::<Result<Vec<_>, _>>());
-        match found {
-            Ok(found) => read.extend(found),
-            Err(complaint) => wrong.push(complaint),
-        }
-    }
+    let (read, mut wrong) = policy_sources(&files.files);
     match policy_source(files.roles.clone()) {
         Ok((path, roles)) if wrong.is_empty() => {
             let paths: Vec<(PathBuf, String)> = read.iter().map(|(path, source)| (path.clone(), source.file.clone())).collect();
@@ -149,9 +165,37 @@ fn source(path: &Path, max: usize) -> Result<SourceFile, Diagnostic> {
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> Diagnostic {
-    Diagnostic::about(
-        path.display().to_string(),
-        format!("cannot be read: {error}"),
-        format!("make it readable to the server's user, or name another; who may read it: ls -l {}", shell_quoted(path)),
-    )
+    let remedy = match error.kind() {
+        io::ErrorKind::NotFound => "name a path that exists".to_owned(),
+        io::ErrorKind::PermissionDenied => {
+            let quoted = shell_quoted(path);
+            format!(
+                "make it readable to the user who reads it, the server's or yours, or name another; who may read it: ls -l {quoted}"
+            )
+        }
+        _ => "name another".to_owned(),
+    };
+    Diagnostic::about(path.display().to_string(), format!("cannot be read: {error}"), remedy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_named_twice_or_does_not_exist_is_told_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let (inner, file) = (dir.path().join("d1"), dir.path().join("d1/policy.cedar"));
+        fs::create_dir(&inner).unwrap();
+        fs::write(&file, "permit (principal, action, resource);").unwrap();
+        let told = |paths: &[PathBuf]| cedar(paths).unwrap_err().iter().map(ToString::to_string).collect::<String>();
+        for twice in [[inner.clone(), inner.clone()], [file.clone(), dir.path().join("d1/../d1")], [inner.clone(), file.clone()]]
+        {
+            let told = told(&twice);
+            assert!(told.contains("named twice") && told.contains("once"), "{told}");
+        }
+        assert_eq!(cedar(std::slice::from_ref(&inner)).unwrap().len(), 1);
+        let told = told(&[dir.path().join("d2")]);
+        assert!(told.contains("No such file") && told.contains("exists") && !told.contains("readable"), "{told}");
+    }
 }

@@ -1,6 +1,6 @@
 //! The interface of a credential kind that an upstream makes.
 //!
-//! Everything made upstream has a lease that is durable before the upstream is asked (design, section 7), so that a crash leaves a lease to
+//! Everything made upstream has a lease that is durable before the upstream is asked (docs/invariants.md, 5), so that a crash leaves a lease to
 //! clean up and never an orphan. [`upstream::lease`](crate::lease) drives the interface; a kind only makes, undoes and checks.
 
 use std::collections::BTreeMap;

@@ -38,6 +38,13 @@ pub enum OperatorAction {
     ApproveChange,
 }
 
+impl OperatorAction {
+    /// All actions of operators.
+    pub fn all() -> impl Iterator<Item = OperatorAction> {
+        Action::ALL.into_iter().filter_map(|action| if let Action::Admin(admin) = action { Some(admin) } else { None })
+    }
+}
+
 /// An operator's action as a type, so that the compiler distinguishes an operator admitted to read from one admitted to revoke.
 pub trait OperatorActionType: Copy + std::fmt::Debug + Send + Sync + 'static {
     /// The action that policy is asked about.

@@ -41,7 +41,12 @@ pub(super) fn applies(policy: &cedar_policy::Policy, action: Action) -> bool {
     }
 }
 
-/// Parses files one after the other and collects the complaints about all of them.
+/// Parses a file.
+pub(super) fn parse(source: &SourceFile) -> Result<cedar_policy::PolicySet, Vec<Diagnostic>> {
+    source.text.parse().map_err(|errors: cedar_policy::ParseErrors| errors.iter().map(|e| complaint(source, &e.into())).collect())
+}
+
+/// Takes parsed files one after the other and collects the complaints about all of them.
 pub(super) struct Compiler<'r> {
     pub types: SchemaTypes,
     pub validator: Validator,
@@ -71,22 +76,15 @@ impl<'r> Compiler<'r> {
         Ok(Compiler { types, validator, recorded, roles, policies, upstreams, compared, complaints, warnings })
     }
 
-    /// Adds the policies of a file, or complaints about the file.
-    pub fn add(&mut self, source: &SourceFile) {
-        let parsed: cedar_policy::PolicySet = match source.text.parse() {
-            Ok(parsed) => parsed,
-            Err(errors) => {
-                let errors: &cedar_policy::ParseErrors = &errors;
-                return self.complaints.extend(errors.iter().map(|e| complaint(source, &e.into())));
-            }
-        };
+    /// Adds the parsed policies of a file, or complaints about them.
+    pub fn add(&mut self, source: &SourceFile, parsed: &cedar_policy::PolicySet) {
         if parsed.num_of_templates() > 0 {
             let at = source.text.find("?principal").or(source.text.find("?resource")).unwrap_or(0);
             let remedy = "nothing links templates here: write one policy per principal, or use a role";
             self.complaints.push(Diagnostic::at(source, at, "a template with ?principal or ?resource", remedy));
         }
         let mut named = cedar_policy::PolicySet::new();
-        for (number, policy) in in_order(&parsed) {
+        for (number, policy) in in_order(parsed) {
             let Some(id) = self.id(source, number, policy) else { continue };
             let policy = policy.new_id(PolicyId::new(&id));
             self.literals(source, &id, &policy);
@@ -113,15 +111,15 @@ impl<'r> Compiler<'r> {
     /// The `@id` of a policy; without one, the file name and the policy's number.
     fn id(&mut self, source: &SourceFile, number: usize, policy: &cedar_policy::Policy) -> Option<String> {
         let id = policy.annotation("id").map_or_else(|| format!("{}#{number}", source.file), str::to_owned);
-        let at = source.text.find(&format!("\"{id}\"")).unwrap_or(0);
+        let at = || source.text.find(&format!("\"{id}\"")).unwrap_or(0);
         if policy.annotation("id").is_some() && !is_name(&id) {
             let remedy = "letters, digits and ._:/@+- only, beginning with a letter or digit";
-            self.complaints.push(Diagnostic::at(source, at, format!("policy id {id:?} is no name"), remedy));
+            self.complaints.push(Diagnostic::at(source, at(), format!("policy id {id:?} is no name"), remedy));
             return None;
         }
         if self.policies.contains_key(&id) {
             let what = format!("policy id {id} is there twice");
-            self.complaints.push(Diagnostic::at(source, at, what, "refusals name the policy by its id: give each its own @id"));
+            self.complaints.push(Diagnostic::at(source, at(), what, "refusals name the policy by its id: give each its own @id"));
             return None;
         }
         Some(id)

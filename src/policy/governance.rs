@@ -1,5 +1,5 @@
 //! The governing part of a policy set: who may operate and approve, which actions need a second person, and the break-glass rights.
-//! Changing the governing part always takes two people, whatever policy says (design, section 6): otherwise one person could first remove
+//! Changing the governing part always takes two people, whatever policy says: otherwise one person could first remove
 //! the requirement.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -15,7 +15,7 @@
 //!   the result of a decision. [`sample`]: fifty policies for benchmarks.
 //!
 //! Cedar's verdict does not cover revocation rules, locks, environment walls, task state, bounds and approvals: these are evaluated on
-//! every grant (design, section 6).
+//! every grant ([`decide`]), also where the verdict is remembered.
 #![forbid(unsafe_code)]
 
 pub mod action;

@@ -56,13 +56,14 @@ pub(super) fn complaint(source: &SourceFile) -> Option<Diagnostic> {
         Some(Diagnostic::at(source, at, what, remedy))
     };
     let mut groups = vec![Group::default()];
-    let (bytes, mut at) = (source.text.as_bytes(), 0);
+    let (bytes, mut at, mut before) = (source.text.as_bytes(), 0, &b""[..]);
     while let Some(byte) = bytes.get(at) {
         let rest = bytes.get(at..).unwrap_or_default();
         let length = token(rest);
         let word = rest.get(..length).unwrap_or_default();
         let open = groups.len();
         let group = groups.last_mut()?;
+        let keyword = !is_name(before, rest.get(length..).unwrap_or_default());
         match (byte, word) {
             (b'(' | b'[' | b'{', _) if open > limits::POLICY_BRACKETS => {
                 return too_deep(at, format!("more than {} brackets within each other", limits::POLICY_BRACKETS));
@@ -82,13 +83,20 @@ pub(super) fn complaint(source: &SourceFile) -> Option<Diagnostic> {
             // The next policy begins.
             (b';', _) => *group = Group::default(),
             (_, b"||") => group.or(),
-            (_, b"&&" | b"when" | b"unless") => group.and(),
-            (_, b"if") => group.ifs += 1,
+            (_, b"&&") => group.and(),
+            (_, b"when" | b"unless") if keyword => group.and(),
+            (_, b"if") if keyword => group.ifs += 1,
             (b'.' | b'!' | b'+' | b'-' | b'*', _) => group.others += 1,
             _ => {}
         }
         if groups.iter().map(|group| group.ifs).sum::<usize>() > limits::POLICY_IFS {
-            return too_deep(at, format!("more than {} times `if` within each other", limits::POLICY_IFS));
+            let what = format!(
+                "more than {} times `if` within each other, where an `else if` is within the `if` before it",
+                limits::POLICY_IFS
+            );
+            let remedy = "write each step as a policy of its own, with the step's condition in `when` and the conditions of the steps \
+                          before it in `unless`: if a then b else if c then d is one policy when { a && b } and one when { c && d } unless { a }";
+            return Some(Diagnostic::at(source, at, what, remedy));
         }
         let deepest = groups.iter().map(Group::depth).sum::<usize>();
         if deepest > limits::POLICY_DEPTH {
@@ -97,9 +105,18 @@ pub(super) fn complaint(source: &SourceFile) -> Option<Diagnostic> {
                 format!("an expression with more than {} levels of operators and brackets", limits::POLICY_DEPTH),
             );
         }
+        if !byte.is_ascii_whitespace() && !word.starts_with(b"//") {
+            before = word;
+        }
         at += length;
     }
     None
+}
+
+/// Whether a word between these texts is the name of an attribute, of a record's member or of an annotation, even if it is a keyword
+/// elsewhere: `context.if`, `context has if`, `{if: 1}`, `@if("…")`.
+fn is_name(before: &[u8], after: &[u8]) -> bool {
+    matches!(before, b"." | b"has" | b"@") || after.trim_ascii_start().starts_with(b":")
 }
 
 /// The length of the token, comment or other byte at the beginning of a text that is not empty.
@@ -166,9 +183,20 @@ mod tests {
             nested("(", 14, ")"),
             vec!["(if true then context.tool == \"a\" else false)"; 50].join(" && "),
             "if true then ".repeat(8) + "true" + &" else true".repeat(8),
+            // Names of attributes that are keywords elsewhere.
+            vec!["context.if"; 50].join(" && "),
+            vec!["context has if && context . // if\n if == {if: 1, \"if\": 2, when : 3}"; 30].join(" && "),
         ] {
             assert!(!refused(&wide), "{}", wide.get(..60).unwrap_or(&wide));
         }
+    }
+
+    #[test]
+    fn a_chain_of_else_if_is_told_how_to_be_written() {
+        let chain = "if context.tool == \"a\" then true else ".repeat(9) + "false";
+        let text = format!("permit (principal, action, resource) when {{ {chain} }};");
+        let told = complaint(&SourceFile::new("policy.cedar", text)).unwrap().to_string();
+        assert!(told.contains("an `else if` is within the `if` before it") && told.contains("a policy of its own"), "{told}");
     }
 
     #[test]

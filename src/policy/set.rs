@@ -16,7 +16,7 @@ use super::attribute_reads::AttributeReads;
 use super::attributes::ResolvedQuestion;
 use super::break_glass_rights::BreakGlassRights;
 use super::cedar::{EvaluationInput, PolicyVerdict, SchemaTypes, ask, sides};
-use super::compile::{Compiler, EnumeratedAttribute, applies, parts};
+use super::compile::{self, Compiler, EnumeratedAttribute, applies, parts};
 use super::dual_control::{self, OperatorDomains};
 use super::governance::GovernanceRules;
 use super::nesting;
@@ -107,14 +107,28 @@ impl PolicySet {
             return Err(vec![Diagnostic::about(&set.roles.file, what, format!("at most {} bytes", limits::POLICY_BYTES))]);
         }
         let mut complaints = Vec::new();
+        let mut parsed = Vec::with_capacity(set.policies.len());
+        for source in &set.policies {
+            match compile::parse(source) {
+                Ok(policies) => parsed.push((source, policies)),
+                Err(wrong) => complaints.extend(wrong),
+            }
+        }
+        // A recorded set may have more: it must stay loadable.
+        let count: usize = parsed.iter().map(|(_, policies)| policies.num_of_policies()).sum();
+        if count > limits::POLICIES && !recorded {
+            let what = format!("the policy set has {count} policies: at most {}", limits::POLICIES);
+            let remedy = "compare with a set of names, or give a role to the callers, instead of a policy for each";
+            return Err(vec![Diagnostic::about("policies", what, remedy)]);
+        }
         let roles = Roles::parse(&set.roles).unwrap_or_else(|wrong| {
             complaints.extend(wrong);
             Roles::default()
         });
         let known = complaints.is_empty().then_some(&roles);
         let mut compiler = Compiler::new(known, recorded).map_err(|what| vec![Diagnostic::about("shipped schema", what, "")])?;
-        for source in &set.policies {
-            compiler.add(source);
+        for (source, policies) in &parsed {
+            compiler.add(source, policies);
         }
         complaints.append(&mut compiler.complaints);
         if complaints.is_empty() {

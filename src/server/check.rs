@@ -24,6 +24,7 @@ use mayfly_config::workload_api::AgentMessage;
 use mayfly_ledger::recovery::open::load;
 use mayfly_ledger::{StartError, State};
 use mayfly_store::StoreError;
+use mayfly_store::sealing::{SealError, SealingKey};
 use mayfly_verify::seq::Millis;
 
 /// The data that the ledger contains already, so that the corresponding files are only compared, or imported later.
@@ -139,9 +140,7 @@ impl StartChecker<'_> {
         let key = match sealing_key(self.config) {
             Ok(key) => Some(key),
             Err(why) => {
-                let name =
-                    if matches!(self.config.seal, SealingKeySource::Credential(_)) { "seal.credential" } else { "seal.key_file" };
-                self.refused(name, why);
+                self.refused(self.seal_key_name(), why);
                 None
             }
         };
@@ -155,7 +154,7 @@ impl StartChecker<'_> {
         }
         let store = match engine::open_damaged(self.config, dir) {
             Ok(store) => store,
-            Err(StoreError::InUse(what)) => return self.in_use(what),
+            Err(StoreError::InUse(what)) => return self.in_use(what, key.as_ref()),
             Err(error) => {
                 self.refused("store.path", StartFailure::Ledger(StartError::from(error)));
                 return ImportState::default();
@@ -166,9 +165,7 @@ impl StartChecker<'_> {
             return ImportState::default();
         }
         if let Some(Err(error)) = key.map(|key| key.check(&*store, self.system)) {
-            let name =
-                if matches!(self.config.seal, SealingKeySource::Credential(_)) { "seal.credential" } else { "seal.key_file" };
-            self.refused(name, StartFailure::Seal { error, key: self.config.seal.clone() });
+            self.refused(self.seal_key_name(), StartFailure::Seal { error, key: self.config.seal.clone() });
         }
         match load(&*store, engine::snapshots(self.config).as_ref()) {
             Ok(loaded) => {
@@ -185,8 +182,13 @@ impl StartChecker<'_> {
         }
     }
 
+    /// The key of the configuration that names the sealing key.
+    fn seal_key_name(&self) -> &'static str {
+        if matches!(self.config.seal, SealingKeySource::Credential(_)) { "seal.credential" } else { "seal.key_file" }
+    }
+
     /// The store is open in another process: this configuration's own server, or a different process.
-    fn in_use(&mut self, what: String) -> ImportState {
+    fn in_use(&mut self, what: String, key: Option<&SealingKey>) -> ImportState {
         let answers = answers(self.config, self.system);
         self.at_socket = matches!(answers, Answers::AtSocket);
         match answers {
@@ -208,7 +210,23 @@ impl StartChecker<'_> {
             Answers::NotAsked(_) | Answers::No => self.held_by_another(what),
         }
         if self.running {
-            self.unchecked.push("the store and the ledger in it, which the running server has open, and whether seal.key_file is their sealing key".to_owned());
+            let (config, system, at_socket) = (self.config, self.system, self.at_socket);
+            let same = key
+                .and_then(|key| asked(|| healthcheck::has_sealing_key(config, at_socket, key.fingerprint(), system)).flatten());
+            let store = "the store and the ledger in it, which the running server has open";
+            match (same, key) {
+                (Some(false), _) => {
+                    self.refused(
+                        self.seal_key_name(),
+                        StartFailure::Seal { error: SealError::WrongKey, key: self.config.seal.clone() },
+                    );
+                    self.unchecked.push(store.to_owned());
+                }
+                (Some(true), _) | (None, None) => self.unchecked.push(store.to_owned()),
+                (None, Some(_)) => {
+                    self.unchecked.push(format!("{store}, and whether {} is their sealing key", self.seal_key_name()));
+                }
+            }
         }
         // The running server has imported these files; changes of the files are compared or followed.
         ImportState { policies: true, bundles: true }

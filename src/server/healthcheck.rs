@@ -115,6 +115,32 @@ pub(super) async fn answers_at(socket: &Path) -> bool {
     tokio::time::timeout(PATIENCE, asking).await.is_ok_and(|answer| answer.is_some())
 }
 
+/// The name of the health service that a server has if it can be asked for its sealing key.
+pub(super) const SEALING_KEY: &str = "mayfly.sealing-key";
+
+/// The name of the health service that a server with this sealing key has.
+pub(super) fn sealing_key_service(fingerprint: &[u8; 32]) -> String {
+    format!("{SEALING_KEY}.{}", data_encoding::HEXLOWER.encode(fingerprint))
+}
+
+/// Whether the running server of a configuration has this sealing key, asked at its socket or at its port. `None`: it does not tell.
+pub(super) async fn has_sealing_key(config: &Config, at_socket: bool, fingerprint: &[u8; 32], system: &System) -> Option<bool> {
+    let has = async |service: String| match config.listen.admin_socket.as_deref().filter(|_| at_socket) {
+        Some(socket) => {
+            let asking = async {
+                let request = HealthCheckRequest { service };
+                HealthClient::new(client::unix(socket).await.ok()?).check(request).await.ok()
+            };
+            tokio::time::timeout(PATIENCE, asking).await.is_ok_and(|answer| answer.is_some())
+        }
+        None => ask_as(config, &service, system).await.is_ok(),
+    };
+    match has(sealing_key_service(fingerprint)).await {
+        true => Some(true),
+        false => has(SEALING_KEY.to_owned()).await.then_some(false),
+    }
+}
+
 /// The address under which a listener can be reached from this host: the loopback address for an unspecified one.
 fn reachable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {

@@ -1,4 +1,5 @@
-//! Imports policy sets and registrations from files at the first start. Later starts only compare (design, section 6).
+//! Imports policy sets and registrations from files at the first start. Later starts only compare: the ledger is
+//! authoritative from then on, so that a file that was forgotten on a host takes back no operator's change.
 //!
 //! An environment is imported once, when the ledger has no policy set for it: an interrupted import is continued by the next start, and an
 //! environment that is added to the configuration is imported with its own upstreams.

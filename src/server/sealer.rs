@@ -36,4 +36,8 @@ impl Sealer for StoreSealer {
     fn open(&self, purpose: &str, environment: &str, name: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Fault> {
         self.key.open(&self.context(purpose, environment, name), sealed).map_err(|e| Fault::new(e.to_string()))
     }
+
+    fn fingerprint(&self) -> Option<[u8; 32]> {
+        Some(*self.key.fingerprint())
+    }
 }

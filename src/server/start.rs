@@ -224,7 +224,7 @@ async fn import_policies(config: &Config, authority: &Authority) -> Result<(), S
         tracing::warn!(
             environment = %name, live_credentials = live,
             "the ledger has a policy set of this environment, which is not in server.environments: it is not served; \
-             what was issued there lives until it expires or is revoked (mayfly revoke --environment)"
+             what was issued there lives until it expires or is revoked (mayfly revoke --environment NAME --reason TEXT)"
         );
     }
     let environments = &config.server.environments;

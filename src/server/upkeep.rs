@@ -17,7 +17,7 @@ use super::renewal::{self, AgentFollower, BundleUpdate};
 use super::server_identity::{PublicTlsCertificate, ServerCertificate};
 use super::start::PublicTls;
 use super::threads::ServiceInputs;
-use super::{import, source_check};
+use super::{healthcheck, import, source_check};
 use mayfly_api::connection_end::Stopping;
 use mayfly_authority::authority::Authority;
 use mayfly_authority::source_health::SourceKind;
@@ -68,6 +68,11 @@ impl Upkeep {
     /// Runs until the server stops.
     pub async fn run(self) {
         let Upkeep { authority, own, follow, public, bundles, followed, metrics, health, mut stopping, .. } = self;
+        // `mayfly server validate` compares the sealing key with that of the running server.
+        if let Some(fingerprint) = authority.sealer.fingerprint() {
+            health.set_service_status(healthcheck::sealing_key_service(&fingerprint), ServingStatus::Serving).await;
+            health.set_service_status(healthcheck::SEALING_KEY, ServingStatus::Serving).await;
+        }
         let polls = || followed.polls(Duration::from_millis(limits::FILE_POLL_MS));
         let (tell, told) = mpsc::channel(16);
         let system = authority.system.clone();

@@ -2,11 +2,12 @@
 //!
 //! AES-256-GCM under one key that lies outside the data directory, so a copied disk or backup reveals nothing. A sealed value is bound to
 //! its store, environment, purpose, name and version: if it is moved elsewhere, or put back after it was replaced, it does not open. If the
-//! key is lost, the sealed values are lost: `docs/` says what remains (design, section 3).
+//! key is lost, the sealed values are lost: docs/operations.md says what remains ("When the sealing key is lost").
 
 mod key_file;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::hmac;
 use zeroize::Zeroizing;
 
 pub use key_file::KeyFileError;
@@ -19,6 +20,7 @@ const FORMAT: u8 = 1;
 /// The named value that shows whether the key is the right one.
 const CHECK_NAME: &str = "sealing/check";
 const CHECK_TEXT: &[u8] = b"mayfly sealing key check";
+const FINGERPRINT_TEXT: &[u8] = b"mayfly sealing key fingerprint 1";
 
 /// The context to which a sealed value is bound. All fields must be equal to open the value.
 #[derive(Clone, Copy, Debug)]
@@ -88,11 +90,21 @@ pub enum SealError {
 /// fn print<T: std::fmt::Debug>() {}
 /// print::<mayfly_store::sealing::SealingKey>();
 /// ```
-pub struct SealingKey(LessSafeKey);
+pub struct SealingKey {
+    key: LessSafeKey,
+    fingerprint: [u8; 32],
+}
 
 impl SealingKey {
     fn from_bytes(bytes: &[u8; 32]) -> Option<SealingKey> {
-        UnboundKey::new(&AES_256_GCM, bytes).ok().map(|key| SealingKey(LessSafeKey::new(key)))
+        let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, bytes).ok()?);
+        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, bytes), FINGERPRINT_TEXT);
+        Some(SealingKey { key, fingerprint: tag.as_ref().try_into().ok()? })
+    }
+
+    /// Tells this key from others without revealing anything of it: an HMAC of a fixed text.
+    pub fn fingerprint(&self) -> &[u8; 32] {
+        &self.fingerprint
     }
 
     /// Seals `plain` for its context: a format byte, a random nonce, the ciphertext, the tag; 29 bytes more than `plain`.
@@ -106,7 +118,7 @@ impl SealingKey {
         // Capacity is reserved above, so the plaintext is never left behind in a smaller buffer.
         out.extend_from_slice(plain);
         let body = out.get_mut(1 + NONCE_LEN..).unwrap_or_default();
-        let tag = self.0.seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from(context.encode()), body);
+        let tag = self.key.seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from(context.encode()), body);
         let tag = tag.map_err(|_| SealError::NotSealed(context.name.to_owned()))?;
         out.extend_from_slice(tag.as_ref());
         Ok(out)
@@ -121,7 +133,7 @@ impl SealingKey {
             return Err(malformed());
         }
         let mut plain = Zeroizing::new(body.to_vec());
-        let opened = self.0.open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::from(context.encode()), &mut plain);
+        let opened = self.key.open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::from(context.encode()), &mut plain);
         let len = opened.map_err(|_| SealError::NotOpened(context.name.to_owned()))?.len();
         plain.truncate(len);
         Ok(plain)

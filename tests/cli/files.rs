@@ -65,6 +65,9 @@ fn a_pipe_that_nobody_writes_to_is_refused_at_once_wherever_a_file_is_named() {
         assert!([1, 2, 10].contains(&ran.exit), "{line}: {ran:?}");
         assert!(ran.stderr.contains("fifo") || ran.stdout.contains("fifo"), "{line}: {ran:?}");
     }
+    // A folder can be opened and not be read: that says nothing of an export.
+    let ran = in_folder(folder.path(), "timeout", &["60", MAYFLY, "audit", "verify", "."]);
+    assert!(ran.exit == 1 && ran.stderr.contains(".: cannot be read"), "{ran:?}");
     // The file of settings that is read without being named.
     let config = folder.path().join(".config/mayfly");
     fs::create_dir_all(&config).unwrap();

@@ -64,7 +64,17 @@ fn one_lock_is_answered_as_before_and_a_given_request_id_serves_for_several() {
     asked.lock().unwrap().clear();
     assert!(stage.command(&["lock", "lift", "80\n 83:2\n", "--reason", "back"]).status().unwrap().success());
     assert_eq!(asked.lock().unwrap().iter().map(|q| (q.seq, q.index)).collect::<Vec<_>>(), [(80, None), (83, Some(2))]);
-    for wrong in ["lock lift --reason x", "lock lift 80 x --reason x", "lock lift 80 83 --index 0 --reason x"] {
+    // There may be no lock to lift.
+    asked.lock().unwrap().clear();
+    for none in
+        [&["lock", "lift", "--reason", "back", "-o", "json"][..], &["lock", "lift", "", "\n", "--reason", "back", "-o", "json"]]
+    {
+        let ran = stage.command(none).output().unwrap();
+        assert!(ran.status.success() && ran.stdout == b"[]\n", "{ran:?}");
+        assert!(String::from_utf8_lossy(&ran.stderr).contains("nothing to lift"), "{ran:?}");
+    }
+    assert!(asked.lock().unwrap().is_empty());
+    for wrong in ["lock lift --index 0 --reason x", "lock lift 80 x --reason x", "lock lift 80 83 --index 0 --reason x"] {
         assert_eq!(stage.run(wrong).exit, 2, "{wrong}");
     }
 }

@@ -111,6 +111,14 @@ fn a_set_is_checked_here_or_by_the_server() {
     assert_eq!(stage.run("policy validate policy/policy.cedar").exit, 2, "neither roles nor a server");
     fs::write(stage.folder.path().join("policy/policy.cedar"), POLICY).unwrap();
     stage.run("policy validate policy").ok();
+    // What is named twice is told so, whether its roles are named or found.
+    for twice in ["policy policy", "policy policy/policy.cedar", "policy policy/../policy --roles policy/roles.toml"] {
+        let ran = stage.run(&format!("policy validate {twice}"));
+        assert!(ran.exit == 2 && ran.stderr.contains("named twice"), "{twice}: {ran:?}");
+    }
+    let ran = stage.run("policy validate nowhere --roles policy/roles.toml");
+    assert!(ran.exit == 2 && ran.stderr.contains("nowhere: cannot be read: No such file"), "{ran:?}");
+    assert!(!ran.stderr.contains("readable"), "{}", ran.stderr);
 }
 
 #[test]
@@ -220,7 +228,9 @@ fn a_request_is_explained_and_a_set_is_shown_and_written() {
     let ran = stage.run("policy show dev --to out");
     assert!(ran.exit == 0 && ran.stderr.contains("mayfly policy set dev out --reason TEXT"), "{ran:?}");
     assert_eq!(fs::read_to_string(stage.folder.path().join("out/policy.cedar")).unwrap(), POLICY);
-    assert_eq!(stage.run("policy show dev --to out").exit, 1, "nothing is written over");
+    let ran = stage.run("policy show dev --to out");
+    assert_eq!(ran.exit, 1, "nothing is written over");
+    assert!(ran.stderr.contains("out/policy.cedar: this file exists already"), "{}", ran.stderr);
     stage.double.on(|_: pb::GetPolicyRequest| {
         let file = pb::PolicyFile { name: "../escape.cedar".into(), text: String::new() };
         let files = Some(pb::PolicyFiles { policies: vec![file], roles: None });

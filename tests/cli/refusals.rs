@@ -34,6 +34,17 @@ fn every_reason_ends_with_its_code_and_tells_rule_and_way_out() {
     }
 }
 
+/// The workload listener refuses operators' calls for two reasons, and the caller has to do the same about both.
+#[test]
+fn the_wrong_listener_has_one_exit_code() {
+    let stage = Stage::new();
+    let rule = [("rule", mayfly::refusal::NO_OPERATORS_HERE)];
+    for reason in [Reason::NotAuthenticated, Reason::NotServed] {
+        stage.double.on(move |_: pb::GetPolicyRequest| Err::<pb::GetPolicyResponse, _>(refusal(reason, "elsewhere", &rule)));
+        assert_eq!(stage.run("policy show dev").exit, 4, "{reason:?}");
+    }
+}
+
 #[test]
 fn what_the_server_says_of_rule_and_way_out_comes_first() {
     let stage = Stage::new();

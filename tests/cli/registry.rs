@@ -144,7 +144,7 @@ fn states_need_a_reason_and_say_what_they_revoked() {
     assert_eq!(stage.run("upstream disable echo").exit, 2);
     for (word, state) in [("disable", "disabled"), ("enable", "active"), ("retire", "retired")] {
         let ran = stage.run(&format!("upstream {word} echo --reason over -o json"));
-        assert!(ran.stderr.contains("revoked 1 credential, 1 task, 1 caller"), "{ran:?}");
+        assert!(ran.stderr.contains("revoked 1 credential, in 1 task of 1 caller"), "{ran:?}");
         assert_eq!(ran.json()["state"], state);
     }
 }

@@ -92,7 +92,7 @@ fn delegating_holding_resuming_and_ending() {
     let ended =
         keep::<pb::CompleteTaskRequest, _>(&stage, pb::CompleteTaskResponse { task: Some(task()), seq: 62, hits: hits(2, 1, 1) });
     let ran = ran_with_task(&stage, &["task", "complete", "--reason", "all done"]);
-    assert!(ran.stderr.contains("ended at 62; with it ended 2 credentials, 1 task, 1 caller"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("ended at 62; with it ended 2 credentials, in 1 task of 1 caller"), "{}", ran.stderr);
     assert_eq!(ended.lock().unwrap().take().unwrap().reason, "all done");
     keep::<pb::CancelTaskRequest, _>(&stage, pb::CancelTaskResponse { task: Some(task()), seq: 63, hits: hits(0, 1, 0) });
     assert_eq!(stage.run(&format!("task cancel {TASK} -o json")).json()["hits"]["tasks"], 1);
@@ -178,7 +178,7 @@ fn bundles_come_from_files_and_roots_go_by_their_digest() {
     let removed = keep::<pb::RemoveTrustAnchorRequest, _>(&stage, answer);
     let digest = "ab".repeat(32);
     let ran = stage.run(&format!("bundle remove example.org --trust-anchor {digest} --reason old --confirm 4 -o json"));
-    assert!(ran.stderr.contains("revoked at 95 with the roots: 4 credentials, 2 tasks, 2 callers"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("revoked at 95 with the roots: 4 credentials, in 2 tasks of 2 callers"), "{}", ran.stderr);
     assert_eq!(ran.json()["connections"], 3);
     assert_eq!(removed.lock().unwrap().take().unwrap().sha256.to_vec(), [0xab; 32]);
     let gone = keep::<pb::RemoveTrustDomainRequest, _>(

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::kit::{Case, ROLES, compile, id, said};
 use mayfly::document::SourceFile;
+use mayfly::limits;
 use mayfly::policy::action::{Action, OperatorAction, WorkloadAction};
 use mayfly::policy::{PolicySet, PolicyVerdict, SCHEMA, attributes, unpermitted_actions};
 use mayfly::upstream::file;
@@ -490,6 +491,54 @@ fn a_forbid_counts_where_it_forbids_for_certain() {
     assert_eq!(nobody_may(under), all);
 }
 
+/// What follows from the kind of the target alone is certain as well.
+#[test]
+fn conditions_on_the_kind_of_the_target_are_seen() {
+    let with = |more: &str| nobody_may(&format!("{OPERATORS}{more}"));
+    let forbid =
+        |action: &str, condition: &str| format!("forbid (principal, action == Action::\"{action}\", resource) {condition};");
+    let permit = |action: &str, condition: &str| {
+        let wide = OPERATORS.replace(';', " when { context has target_kind && context.target_kind == \"none\" };");
+        let others = ["ManagePolicy", "Revoke", "Lock"].into_iter().filter(|other| *other != action);
+        let others: String =
+            others.map(|other| OPERATORS.replace("in Action::\"Admin\"", &format!("== Action::\"{other}\""))).collect();
+        let own = OPERATORS
+            .replace("in Action::\"Admin\"", &format!("== Action::\"{action}\""))
+            .replace(';', &format!(" {condition};"));
+        nobody_may(&format!("{wide}{others}{own}"))
+    };
+    for (action, condition, own) in [
+        (OperatorAction::Revoke, "{ context has target_kind }", "Revoke"),
+        (OperatorAction::Lock, "{ !(context has target && context.target == \"x\") || context has target_kind }", "Lock"),
+        (
+            OperatorAction::Lock,
+            "{ context has target_kind && [\"caller\", \"prefix\", \"trust-domain\", \"subject\", \"upstream\", \"upstream-scope\", \"tool\", \"environment\", \"everything\"].contains(context.target_kind) }",
+            "Lock",
+        ),
+        (OperatorAction::ManagePolicy, "{ context has target_kind && context.target_kind == \"policy\" }", "ManagePolicy"),
+        (
+            OperatorAction::ManagePolicy,
+            "{ if context has target_kind then context.target_kind != \"upstream\" else false }",
+            "ManagePolicy",
+        ),
+    ] {
+        assert_eq!(with(&forbid(own, &format!("when {condition}"))), [action], "{own} {condition}");
+        assert_eq!(with(&forbid(own, &format!("unless {condition}"))), [], "{own} {condition}");
+        assert_eq!(permit(own, &format!("unless {condition}")), [action], "{own} {condition}");
+        assert_eq!(permit(own, &format!("when {condition}")), [], "{own} {condition}");
+    }
+    // One kind of target is enough, and what depends on something else is not certain.
+    for condition in [
+        "{ context has target_kind && context.target_kind == \"task\" }",
+        "{ context has target_kind && context has target && context.target == \"x\" }",
+    ] {
+        assert_eq!(with(&forbid("Revoke", &format!("unless {condition}"))), [], "{condition}");
+        assert_eq!(permit("Revoke", &format!("when {condition}")), [], "{condition}");
+    }
+    // A task cannot be locked, so a permission to lock tasks is none.
+    assert_eq!(permit("Lock", "when { context has target_kind && context.target_kind == \"task\" }"), [OperatorAction::Lock]);
+}
+
 #[test]
 fn the_complaint_names_the_actions_and_a_policy_that_permits_them() {
     assert_eq!(unpermitted_actions::complaint(&[], "prod"), None);
@@ -502,4 +551,20 @@ fn the_complaint_names_the_actions_and_a_policy_that_permits_them() {
     assert!(said.contains("nobody may do ManagePolicy, Revoke or Lock in environment prod"), "{said}");
     let policy = said.split("like ").nth(1).unwrap().split(';').next().unwrap();
     assert_eq!(nobody_may(&format!("{policy};")), [], "{policy}");
+}
+
+/// Each policy takes its part of the time that compiling a set takes, however small it is.
+#[test]
+fn a_set_has_a_bound_on_its_policies_with_one_recorded_before_it_excepted() {
+    let policies = |n: usize| "permit(principal,action,resource);\n".repeat(n);
+    let told = refusal(&policies(limits::POLICIES + 1), ROLES);
+    assert!(told.contains("has 1001 policies: at most 1000"), "{told}");
+    let two = |n: usize| vec![SourceFile::new("a.cedar", policies(n)), SourceFile::new("b.cedar", policies(n))];
+    let Err(wrong) = PolicySet::compile(two(limits::POLICIES / 2 + 1), SourceFile::new("roles.toml", ROLES)) else {
+        panic!("the files were not counted together")
+    };
+    assert!(said(&wrong).contains("has 1002 policies"), "{}", said(&wrong));
+    let roles = serde_json::to_string(&SourceFile::new("roles.toml", ROLES)).unwrap();
+    let file = serde_json::to_string(&SourceFile::new("a.cedar", policies(limits::POLICIES + 1))).unwrap();
+    PolicySet::from_text(&format!("{{\"schema\":1,\"policies\":[{file}],\"roles\":{roles}}}")).map(drop).unwrap();
 }

@@ -186,6 +186,14 @@ fn a_store_in_use_is_told_apart_by_whose_it_is() {
     let (fine, text) = validate(&world, &[]);
     assert!(fine && text.contains("the server that runs on it would take it"), "{text}");
     assert!(!text.contains("listen."), "its ports are its own: {text}");
+    // The sealing key is compared with that of the running server.
+    assert!(!text.contains("sealing key"), "{text}");
+    let seal = world.dir().join("seal.key");
+    let own = fs::read(&seal).unwrap();
+    fs::write(&seal, own.iter().map(|byte| byte ^ 1).collect::<Vec<u8>>()).unwrap();
+    let (fine, text) = validate(&world, &[]);
+    assert!(!fine && text.contains("seal.key_file") && text.contains("not the one that this store was made with"), "{text}");
+    fs::write(&seal, own).unwrap();
     // A second server cannot start beside the first, and `validate` reports what a reload of the first would refuse.
     assert!(!run(&world).0);
     let good = fs::read_to_string(world.config()).unwrap();

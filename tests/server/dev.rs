@@ -174,6 +174,7 @@ fn a_port_is_for_a_new_dev_server_and_commands_name_the_directory() {
             "--port is for a new one",
             &format!("mayfly dev up --dir '{dir}'"),
             "edit workload, admin and public under [listen]",
+            "to begin anew without its ledger, CA, keys and SVIDs",
             &format!("mayfly dev down --purge --dir '{dir}' && mayfly dev up --port 7443 --dir '{dir}'"),
         ] {
             assert!(told(&refused).contains(part), "{part} in {}", told(&refused));
@@ -236,8 +237,29 @@ fn down_touches_nothing_that_is_no_dev_world() {
     let down = home.mayfly(&["dev", "down", "--purge", "--dir", photos.to_str().unwrap()]);
     assert_eq!(down.status.code(), Some(2), "{}", told(&down));
     assert!(photos.join("cat.jpg").exists());
-    let none = home.mayfly(&["dev", "down"]);
-    assert!(none.status.success());
+    // Where there is no world, each command that needs one tells so and ends alike.
+    for command in [&["dev", "down"][..], &["dev", "reset"], &["dev", "svid", "mcp/notes"]] {
+        let none = home.mayfly(&[command, &["--dir", photos.to_str().unwrap()]].concat());
+        assert_eq!(none.status.code(), Some(2), "{command:?}: {}", told(&none));
+        assert!(told(&none).contains("there is no dev world in") && told(&none).contains("mayfly dev up"), "{}", told(&none));
+    }
+    // Where there is nothing at all, there is nothing to end, which is no error.
+    for command in ["down", "reset"] {
+        let none = home.mayfly(&["dev", command]);
+        assert!(none.status.success() && !told(&none).contains("there is no dev world"), "{}", told(&none));
+    }
+}
+
+/// All three ports have to exist, which is found before anything is written.
+#[test]
+fn a_port_without_two_more_after_it_makes_no_world() {
+    let home = Home(tempfile::tempdir().unwrap());
+    for port in ["65534", "65535", "65536"] {
+        let up = home.mayfly(&["dev", "up", "--detach", "--port", port]);
+        assert_eq!(up.status.code(), Some(2), "{}", told(&up));
+        assert!(told(&up).contains("from 0 to 65533"), "{}", told(&up));
+        assert!(!home.dir().exists());
+    }
 }
 
 #[test]

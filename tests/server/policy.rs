@@ -260,6 +260,11 @@ async fn a_set_is_checked_before_anybody_relies_on_it() {
             .await;
     assert!(wrong.violations.len() >= 2, "{wrong:?}");
     assert!(wrong.violations.iter().all(|v| v.field.starts_with("policy.cedar")), "{wrong:?}");
+    let many =
+        validate(&|text: String| text + &"permit (principal, action, resource) when { context.tol == 1 };\n".repeat(500)).await;
+    assert_eq!(many.violations.len(), mayfly::limits::POLICY_VIOLATIONS + 1);
+    let last = many.violations.last().unwrap();
+    assert!(last.field == "…" && last.description.contains(" more were found"), "{last:?}");
     let right = validate(&|text: String| text.replace("Upstream::\"repos\"", "Upstream::\"gitlab\"")).await;
     assert!(right.violations.is_empty() && right.governs.is_empty(), "{right:?}");
     assert!(right.warnings.iter().any(|w| w.description.contains("upstream gitlab is not registered")), "{right:?}");

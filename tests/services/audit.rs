@@ -67,6 +67,20 @@ fn a_grant_is_explained_with_what_it_was_decided_with() {
 }
 
 #[test]
+fn a_lock_is_no_revocation_and_a_refusal_names_its_rule() {
+    let w = world();
+    let targets = || vec![Target::Tool("shell".into()).to_record()];
+    let locked = TargetsRevoked { targets: targets(), lock_only: true, reason: "look first".into(), ..Default::default() };
+    let seq = put(&w, Event::Revoked(locked));
+    let answer = ok(explain(&w, &ROOT, Of::Seq(seq)));
+    assert!(answer.summary.starts_with("locked by ") && answer.summary.ends_with("look first"), "{}", answer.summary);
+    let revoked = TargetsRevoked { targets: targets(), issued_only: true, reason: "it leaked".into(), ..Default::default() };
+    let seq = put(&w, Event::Revoked(revoked));
+    let answer = ok(explain(&w, &ROOT, Of::Seq(seq)));
+    assert!(answer.summary.starts_with("revoked by "), "{}", answer.summary);
+}
+
+#[test]
 fn what_ended_a_credential_is_named() {
     let w = world();
     let issued: Vec<IssuedCredential> = (0..4).map(|_| w.issue("/agent/a")).collect();

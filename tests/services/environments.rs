@@ -480,6 +480,113 @@ fn a_revocation_that_leaves_a_lock_takes_the_right_to_lock() {
     refused(w.run(service.add_lock(ask(&who, lock(&of_agent)))), Reason::DeniedByPolicy);
 }
 
+/// What an operator is told of an environment by all calls that name one.
+fn told_of(land: &Land, who: &Peer, name: &str) -> Vec<String> {
+    let w = &land.w;
+    let (policies, keys) = (policy::PolicyApi(w.authority().clone()), key::KeyApi(w.authority().clone()));
+    let (rules, tasks) = (revocation::RevocationApi(w.authority().clone()), task::TaskApi(w.authority().clone()));
+    let (upstreams, credentials) =
+        (upstream::UpstreamApi(w.authority().clone()), credential::CredentialApi(w.authority().clone()));
+    let set = || Some(pb::PolicySource { from: Some(pb::policy_source::From::InForce(true)) });
+    let target = || vec![target_to_pb(&Target::Environment(name.into()))];
+    let environment = || name.to_owned();
+    let reason = || "a test".to_owned();
+    let purpose = pb::KeyPurpose::AccessToken.into();
+    let filter = pb::CredentialFilter { environment: environment(), ..Default::default() };
+    macro_rules! told {
+        ($($api:ident.$call:ident($ask:expr)),+ $(,)?) => {vec![$({
+            let no = w.run($api.$call(ask(who, $ask))).map(drop).expect_err(stringify!($call));
+            let info = no.get_details_error_info().unwrap();
+            let mut more: Vec<(String, String)> = info.metadata.into_iter().collect();
+            more.sort();
+            format!("{}: {:?} {} {} {more:?}", stringify!($call), no.code(), info.reason, no.message())
+        }),+]};
+    }
+    told![
+        policies.get_policy(pb::GetPolicyRequest { environment: environment(), ..Default::default() }),
+        policies.validate_policy(pb::ValidatePolicyRequest { environment: environment(), set: set() }),
+        policies.diff_policy(pb::DiffPolicyRequest { environment: environment(), set: set(), since: None }),
+        policies.set_policy(pb::SetPolicyRequest {
+            environment: environment(),
+            set: set(),
+            reason: reason(),
+            ..Default::default()
+        }),
+        keys.rotate_key(pb::RotateKeyRequest { purpose, environment: environment(), ..Default::default() }),
+        keys.list_keys(pb::ListKeysRequest { issuer: w.authority().decider.issuer_of(name), ..Default::default() }),
+        rules.revoke(revoke(&[Target::Environment(name.into())], true)),
+        rules.revoke(pb::RevokeRequest { dry_run: true, ..revoke(&[Target::Environment(name.into())], true) }),
+        rules.blast_radius(pb::BlastRadiusRequest { targets: target(), most: 0 }),
+        rules.add_lock(lock(&[Target::Environment(name.into())])),
+        rules.list_locks(pb::ListLocksRequest { target: target().pop(), ..Default::default() }),
+        rules.list_rules(pb::ListRulesRequest { target: target().pop(), ..Default::default() }),
+        tasks.list_tasks(pb::ListTasksRequest { environment: environment(), ..Default::default() }),
+        upstreams.list_upstreams(pb::ListUpstreamsRequest { environment: environment(), ..Default::default() }),
+        credentials.list_credentials(pb::ListCredentialsRequest { filter: Some(filter.clone()), ..Default::default() }),
+    ]
+}
+
+#[test]
+fn who_has_no_right_anywhere_does_not_learn_which_environments_exist() {
+    let land = Land::new();
+    let nobody = land.w.admin("/nobody");
+    let (there, missing) = (told_of(&land, &nobody, "prod"), told_of(&land, &nobody, "nosuch"));
+    assert_eq!(there, missing);
+    for told in &there {
+        assert!(told.contains("DENIED_BY_POLICY") && told.contains("the policy set of no environment permits it"), "{told}");
+        assert!(!["dev", "prod", "stage", "nosuch"].iter().any(|name| told.contains(&format!(" {name}"))), "{told}");
+    }
+    // An operator of one environment is told of that one, and of no other that was not named.
+    for told in told_of(&land, &land.w.admin("/operator/stage"), "nosuch") {
+        assert!(!told.contains("prod") && !told.contains("dev "), "{told}");
+    }
+    let policies = policy::PolicyApi(land.w.authority().clone());
+    let show = |who: &str, name: &str| {
+        let request = pb::GetPolicyRequest { environment: name.into(), ..Default::default() };
+        let no = land.w.run(policies.get_policy(ask(&land.w.admin(who), request))).map(drop).unwrap_err();
+        let way_out = no.get_details_error_info().unwrap().metadata["way_out"].clone();
+        (no.message().to_owned(), way_out)
+    };
+    let (message, way_out) = show("/operator/stage", "nosuch");
+    assert!(message.contains("there is no environment nosuch") && way_out == "name one of: stage", "{message} {way_out}");
+    let (message, way_out) = show("/operator/stage", "prod");
+    assert!(message.contains("may not Observe in prod") && way_out.contains("your rights are in: stage"), "{message} {way_out}");
+}
+
+/// A list that is empty because its environment was mistyped is none.
+#[test]
+fn lists_of_an_environment_that_does_not_exist_are_refused() {
+    let land = Land::new();
+    let w = &land.w;
+    let rules = revocation::RevocationApi(w.authority().clone());
+    let tasks = task::TaskApi(w.authority().clone());
+    for who in [ROOT, w.admin("/operator/stage")] {
+        let of = |name: &str| Some(target_to_pb(&Target::Environment(name.into())));
+        refused(
+            w.run(rules.list_locks(ask(&who, pb::ListLocksRequest { target: of("nosuch"), ..Default::default() }))),
+            Reason::NotFound,
+        );
+        refused(
+            w.run(rules.list_rules(ask(&who, pb::ListRulesRequest { target: of("nosuch"), ..Default::default() }))),
+            Reason::NotFound,
+        );
+        let ask_tasks = |name: &str| pb::ListTasksRequest { environment: name.into(), ..Default::default() };
+        refused(w.run(tasks.list_tasks(ask(&who, ask_tasks("nosuch")))), Reason::NotFound);
+        assert!(
+            ok(w.run(rules.list_locks(ask(&who, pb::ListLocksRequest { target: of("stage"), ..Default::default() }))))
+                .locks
+                .is_empty()
+        );
+        ok(w.run(tasks.list_tasks(ask(&who, ask_tasks("stage")))));
+    }
+    // What was locked by force is listed.
+    let forced = pb::AddLockRequest { force: true, ..lock(&[Target::Environment("nosuch".into())]) };
+    ok(w.run(rules.add_lock(ask(&ROOT, forced))));
+    let target = Some(target_to_pb(&Target::Environment("nosuch".into())));
+    let locks = ok(w.run(rules.list_locks(ask(&ROOT, pb::ListLocksRequest { target, ..Default::default() })))).locks;
+    assert_eq!(locks.len(), 1);
+}
+
 #[test]
 fn the_uid_of_users_whom_nobody_knows_is_no_operator() {
     let land = Land::new();

@@ -107,7 +107,8 @@ fn registrations_are_shown_to_operators_and_to_the_workloads_of_their_environmen
     refused(get(&w.admin("/agent/a"), "echo"), Reason::DeniedByPolicy);
     bad(get(&ROOT, ""), "upstream");
     bad(list(&ROOT, pb::ListUpstreamsRequest { state: 9, ..all() }), "state");
-    bad(list(&ROOT, pb::ListUpstreamsRequest { environment: "prod".into(), ..rest }), "page_token");
+    bad(list(&ROOT, pb::ListUpstreamsRequest { environment: "dev".into(), ..rest.clone() }), "page_token");
+    refused(list(&ROOT, pb::ListUpstreamsRequest { environment: "prod".into(), ..rest }), Reason::NotFound);
     refused(list(&w.workload("/agent/a"), pb::ListUpstreamsRequest { environment: "prod".into(), ..all() }), Reason::NotFound);
     refused(list(&w.admin("/agent/a"), all()), Reason::DeniedByPolicy);
 }

@@ -34,7 +34,7 @@ fn revoke(w: &World, targets: &[Target]) -> pb::RevokeResponse {
     ok(w.run(service(w).revoke(ask(&ROOT, request(targets)))))
 }
 
-/// Every target, and whether revoking it also blocks new grants (design, section 2).
+/// Every target, and whether revoking it also blocks new grants.
 fn every_target() -> [(Target, bool); 17] {
     let agent = || "spiffe://dev.mayfly.internal/agent/a".into();
     [

@@ -142,6 +142,26 @@ fn a_batch_of_all_or_nothing_is_refused_with_the_status_of_the_exchange_that_was
     assert_eq!(refusals(&w), [(agent, "nowhere".to_owned(), unknown.reason)]);
 }
 
+/// The contract of `BatchExchangeRequest`: without `all_or_nothing`, a request id that is there again makes a repeat.
+#[test]
+fn a_request_id_twice_in_a_batch_is_a_repeat() {
+    let w = world();
+    let services = workload_routes(w.authority(), &tonic_health::server::HealthReporter::new());
+    let (peer, task) = (w.workload("/agent/a"), opened(&w, &w.house.caller("/agent/a")));
+    let other = pb::ExchangeRequest { tool: "shout".into(), ..exchange(&task, "one") };
+    let exchanges = vec![exchange(&task, "one"), exchange(&task, "one"), exchange(&task, "two"), other];
+    let batch = pb::BatchExchangeRequest { exchanges, all_or_nothing: false };
+    let came = w.run(call(&services, &peer, "/mayfly.v1.TokenService/BatchExchange", &batch));
+    let results = pb::BatchExchangeResponse::decode(came.message).unwrap().results;
+    let told = results.iter().map(|one| match one.result.as_ref().unwrap() {
+        pb::exchange_result::Result::Issued(issued) => issued.credential_id.clone(),
+        pb::exchange_result::Result::Problem(problem) => problem.reason.clone(),
+    });
+    let told: Vec<String> = told.collect();
+    assert!(told[0] == told[1] && told[0] != told[2] && told[0].starts_with("cred_"), "{told:?}");
+    assert_eq!(told[3], "REQUEST_ID_REUSED", "{told:?}");
+}
+
 #[test]
 fn what_is_wrong_is_answered_by_its_name_or_ends_the_stream() {
     let w = world();

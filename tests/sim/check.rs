@@ -1,4 +1,4 @@
-//! The invariants that must hold after every step (design, section 11).
+//! The invariants that must hold after every step (docs/invariants.md).
 
 use std::collections::BTreeSet;
 

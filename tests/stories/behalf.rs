@@ -1,4 +1,4 @@
-//! Subject tokens: what they permit, what they do not, and what ends with them (design, section 4; RFC 8693).
+//! Subject tokens: what they permit, what they do not, and what ends with them (RFC 8693; docs/delegation.md).
 
 use std::sync::Arc;
 

@@ -243,6 +243,55 @@ fn every_command_line_of_a_page_is_one_that_the_program_takes() {
     none(bad, "change the page to what the program takes: `mayfly COMMAND --help`");
 }
 
+/// The paths of the commands that take nothing without `--reason`, like `mayfly approval give`.
+fn need_a_reason(command: &clap::Command, path: &str, found: &mut Vec<String>) {
+    for sub in command.get_subcommands() {
+        let path = format!("{path} {}", sub.get_name());
+        let reason = sub.get_arguments().find(|arg| arg.get_long() == Some("reason"));
+        if reason.is_some_and(|arg| arg.get_default_values().is_empty() && arg.get_action().takes_values()) {
+            found.push(path.clone());
+        }
+        need_a_reason(sub, &path, found);
+    }
+}
+
+/// A hint is typed as it stands.
+#[test]
+fn a_hint_with_a_command_that_needs_a_reason_has_it() {
+    let mut needy = Vec::new();
+    need_a_reason(&mayfly::cli::Cli::command(), "mayfly", &mut needy);
+    assert!(needy.len() > 15 && needy.contains(&"mayfly approval give".to_owned()), "{needy:?}");
+    let (mut bad, mut seen) = (Vec::new(), 0);
+    for file in files().iter().filter(|f| f.path.starts_with("src/") && f.path.ends_with(".rs")) {
+        let mut text = String::new();
+        for line in file.text.lines().filter(|line| !line.trim_start().starts_with("//")) {
+            // A text may go on in the next line.
+            match text.strip_suffix('\\').map(str::len) {
+                Some(before) => {
+                    text.truncate(before);
+                    text.push_str(line.trim_start());
+                }
+                None => text.extend(["\n", line]),
+            }
+        }
+        for command in &needy {
+            for (at, _) in text.match_indices(command.as_str()) {
+                let rest = text[at + command.len()..].split(['"', '`', ';', '\n']).next().unwrap_or_default();
+                // Without arguments it is the name of the command.
+                let typed = rest.strip_prefix(' ').is_some_and(|rest| {
+                    rest.starts_with(['{', '…', '-', '<']) || rest.starts_with(|c: char| c.is_ascii_uppercase())
+                });
+                seen += usize::from(typed);
+                if typed && !["--reason", "--help", "--dry-run"].iter().any(|flag| rest.contains(flag)) {
+                    bad.push(format!("{}: {command}{rest}", file.path));
+                }
+            }
+        }
+    }
+    assert!(seen > 10, "{seen} hints");
+    none(bad, "add --reason TEXT");
+}
+
 #[test]
 fn shell_is_read_as_a_shell_reads_it() {
     let ours = |text: &str| commands(text).into_iter().filter_map(of_ours).collect::<Vec<_>>();

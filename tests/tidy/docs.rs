@@ -59,7 +59,7 @@ fn every_invariant_names_a_test() {
     let files = files();
     let page = &files.iter().find(|f| f.path == "docs/invariants.md").unwrap().text;
     let parts: Vec<&str> = page.split("\n## ").skip(1).collect();
-    assert_eq!(parts.len(), 11, "the design has eleven");
+    assert_eq!(parts.len(), 11, "eleven invariants");
     let bare = parts.iter().filter(|part| !quoted(part).iter().any(|(_, t)| t.contains(".rs::")));
     none(bare.map(|p| p.lines().next().unwrap_or_default().to_owned()).collect(), "an invariant without a test is a wish");
 }
@@ -107,7 +107,7 @@ fn command_line() -> String {
 
 mayfly is one binary. `mayfly help COMMAND` describes a command and its flags, `mayfly man --dir FOLDER` writes manual pages, and
 `mayfly completions SHELL` prints shell completions. This page is generated from the help texts of the commands:
-`MAYFLY_WRITE_DOCS=1 cargo test --test tidy command_line` writes it again.
+`MAYFLY_WRITE_DOCS=1 cargo test --test tidy the_page_of_the_command_line` writes it again.
 
 - Commands write data to stdout and messages to stderr. `-o table|wide|json|yaml|name|csv` selects the format of the data; `--watch` prints
   a line of JSON for each change.

@@ -80,8 +80,11 @@ impl KeyApi {
 
     async fn list(&self, actor: &Actor, ask: pb::ListKeysRequest) -> Result<pb::ListKeysResponse, Error> {
         let issuer = request_checks::filter("issuer", &ask.issuer)?;
+        let operator = request_checks::operator(actor)?;
+        // An operator who may observe nothing is refused before the answer reveals whether the issuer exists.
+        self.0.scope::<admin::Observe>(operator)?;
         let environment = issuer.map(|i| self.of_issuer(i)).transpose()?;
-        let sees = self.0.scope_of::<admin::Observe>(request_checks::operator(actor)?, environment.as_deref())?;
+        let sees = self.0.scope_of::<admin::Observe>(operator, environment.as_deref())?;
         let purpose = wire::purpose_from_pb("purpose", ask.purpose)?;
         let state = wire::key_state_from_pb("state", ask.state)?;
         let page = NamePageRequest::of(ask.page_size, &ask.page_token, &ask)?;
@@ -148,8 +151,10 @@ impl KeyApi {
     }
 
     async fn rotate(&self, actor: &Actor, ask: &pb::RotateKeyRequest) -> Result<pb::RotateKeyResponse, Error> {
-        let rotation = self.rotation(ask)?;
-        let (operator, environment) = (request_checks::operator(actor)?, Some(&*rotation.environment).filter(|e| !e.is_empty()));
+        let operator = request_checks::operator(actor)?;
+        // An operator who manages no keys is refused before the answer reveals whether the environment exists.
+        let rotation = self.rotation(ask).or_else(|no| self.0.scope::<admin::ManageKeys>(operator).and(Err(no)))?;
+        let environment = Some(&*rotation.environment).filter(|e| !e.is_empty());
         let admitted = match rotation.purpose {
             // The CA key vouches for everybody in mayfly's own trust domain, including people who sign in.
             KeyPurpose::X509Ca => self.0.admit_two(operator, environment, "it makes a root of our own CA")?,

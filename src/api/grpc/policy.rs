@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use super::super::wire;
+use super::page;
 use super::request_checks::{self, refused};
 use mayfly_authority::authority::Authority;
 use mayfly_authority::registry::policies::{PolicyChangeRequest, PolicySetSource};
@@ -59,6 +60,18 @@ fn from(set: Option<&pb::PolicySource>) -> Result<Option<PolicySetSource>, Refus
             return Err(Refusal::field("set", "must be true where it is set; or name the set in another way"));
         }
     })
+}
+
+/// As many violations as an answer may have; the last one then says how many more there are.
+fn first_violations(mut all: Vec<pb::FieldViolation>) -> Vec<pb::FieldViolation> {
+    let found = all.len();
+    all.truncate(limits::POLICY_VIOLATIONS);
+    let mut first = page::fit(all.into_iter());
+    let more = found - first.len();
+    if more > 0 {
+        first.push(wire::violation("…", &format!("{more} more were found; correct these first")));
+    }
+    first
 }
 
 /// A hypothetical request, whose decision is to be explained.
@@ -132,14 +145,15 @@ impl PolicyApi {
         let set = match checked.and_then(|(set, _)| self.0.keeps_operators(&environment, &set).map(|()| set)) {
             Ok(set) => set,
             Err(Error::Refusal(no)) if no.wrong().next().is_some() => {
-                let violations = no.wrong().map(|(field, what)| wire::violation(field, what)).collect();
+                let violations = first_violations(no.wrong().map(|(field, what)| wire::violation(field, what)).collect());
                 return Ok(pb::ValidatePolicyResponse { violations, ..Default::default() });
             }
             Err(no) => return Err(no),
         };
+        let warnings = self.0.policy_warnings(&environment, &set);
         Ok(pb::ValidatePolicyResponse {
             violations: Vec::new(),
-            warnings: self.0.policy_warnings(&environment, &set).iter().map(|(f, w)| wire::violation(f, w)).collect(),
+            warnings: first_violations(warnings.iter().map(|(f, w)| wire::violation(f, w)).collect()),
             policies: set.ids().to_vec(),
             governs: self.0.governs(&environment, &from, &set),
         })

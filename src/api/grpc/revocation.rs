@@ -234,6 +234,18 @@ impl RevocationApi {
         Error::Refusal(no.way_out(format!("mayfly lock lift {} --reason TEXT", names.join(" "))))
     }
 
+    /// Refuses a list that is empty because its target does not exist. An operator of some environments gets the same refusal for an
+    /// environment that does not exist and for one that the operator may not see, and empty lists for other targets.
+    async fn exists(&self, scope: &OperatorScope<admin::Observe>, target: Option<&Target>) -> Result<(), Error> {
+        match target {
+            Some(target) if scope.everywhere() => self.0.known(std::slice::from_ref(target)).await,
+            Some(Target::Environment(name)) if !scope.has(name) => {
+                Err(request_checks::not_found(format!("there is no environment {name} that you may see")))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// The rules in effect by sequence number, newest first, each with its targets.
     async fn rules(&self, scope: &OperatorScope<admin::Observe>) -> Result<Vec<(Seq, Vec<(Target, RevocationEntry)>)>, Error> {
         let entries = self.0.ledger.settled(|s| s.rules.entries()).await?;
@@ -262,7 +274,7 @@ fn without_locks(no: Error) -> Error {
     match no {
         Error::Refusal(mut no) => {
             no.message = format!("{no}; a revocation of these targets also locks them, and nothing was revoked");
-            let way_out = "revoke what was issued and lock nothing: mayfly revoke … --issued-only";
+            let way_out = "revoke what was issued and lock nothing: mayfly revoke … --issued-only --reason TEXT";
             Error::Refusal(no.way_out(way_out))
         }
         fault => fault,
@@ -358,6 +370,9 @@ impl RevocationService for RevocationApi {
                 only.as_ref().is_none_or(|o| targets.iter().any(|(t, _)| t == o))
             };
             let (found, next_page_token) = page.newest(rules.into_iter().map(|r| (r.0, r)), fits);
+            if found.is_empty() {
+                self.exists(scope, only.as_ref()).await?;
+            }
             let rules = self.rules_to_pb(&found).await;
             Ok::<_, Error>(pb::ListRulesResponse { rules, next_page_token })
         });
@@ -381,6 +396,9 @@ impl RevocationService for RevocationApi {
             let locks = locks.filter(|(_, t)| self.0.sees_target(scope, t));
             let (found, next_page_token) =
                 page.newest(locks.map(|(seq, t)| (seq, (seq, t))), |(_, t)| only.as_ref().is_none_or(|o| o == t));
+            if found.is_empty() {
+                self.exists(scope, only.as_ref()).await?;
+            }
             let made = self.0.made(found.iter().map(|(seq, _)| *seq)).await;
             let locks = found.iter().map(|(seq, t)| lock_to_pb(*seq, t, &made)).collect();
             Ok::<_, Error>(pb::ListLocksResponse { locks, next_page_token })

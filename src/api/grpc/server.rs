@@ -176,7 +176,7 @@ impl ServerApi {
         warnings.extend(self.not_served(sees).into_iter().map(|(name, live)| {
             format!(
                 "environment {name} is not in server.environments and is not served; {live} live credentials of it remain until they \
-                 expire or are revoked: mayfly revoke --environment {name}"
+                 expire or are revoked: mayfly revoke --environment {name} --reason TEXT"
             )
         }));
         warnings.extend(self.0.own.get().map(|own| own.warnings(self.0.system.shown())).unwrap_or_default());

@@ -247,7 +247,7 @@ impl Authority {
             Ok(id) => {
                 let what = format!("another operator has to approve this call first: {}", asks.why);
                 let way_out = format!(
-                    "another operator whom policy lets (ApproveChange): mayfly approval give {id}; then send the same again"
+                    "another operator whom policy lets (ApproveChange): mayfly approval give {id} --reason TEXT; then send the same again"
                 );
                 Error::Refusal(
                     Refusal::new(Reason::ApprovalNeeded, what).by("two people").approval(id.to_string()).way_out(way_out),

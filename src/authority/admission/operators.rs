@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::marker::PhantomData;
 
-use crate::admission::Admitted;
+use crate::admission::{Admitted, no_environment};
 use crate::authority::Authority;
 use mayfly_base::refusal::Error;
 use mayfly_identity::caller::Operator;
@@ -214,7 +214,16 @@ impl Authority {
         asked: Option<&str>,
     ) -> Result<Option<OperatorScope<A>>, Error> {
         match asked {
-            Some(environment) => self.admit::<A>(operator, Some(environment)).map(|_| None),
+            Some(environment) => {
+                self.admit::<A>(operator, Some(environment))?;
+                let compiled = self.catalog.now();
+                // Only a caller of the local socket gets here for an environment that does not exist, and may see all names.
+                if compiled.policy(environment).is_none() {
+                    let known: Vec<&str> = compiled.environments().map(|(name, _)| name).collect();
+                    return Err(Error::Refusal(no_environment(environment, &known)));
+                }
+                Ok(None)
+            }
             None => Ok(Some(self.scope(operator)?).filter(|scope| !scope.everywhere())),
         }
     }
@@ -341,30 +350,13 @@ impl Authority {
     pub fn operates(&self, operator: &Operator) -> Vec<(String, Vec<&'static str>)> {
         let compiled = self.catalog.now();
         let mut all = Vec::new();
-        for (environment, _) in compiled.environments() {
+        for environment in compiled.environments() {
             let actions = self.permitted_in(operator, environment);
             if !actions.is_empty() {
-                all.push((environment.to_owned(), actions));
+                all.push((environment.0.to_owned(), actions));
             }
         }
         all
-    }
-
-    fn permitted_in(&self, operator: &Operator, environment: &str) -> Vec<&'static str> {
-        let environment = Some(environment);
-        let may = [
-            ("Revoke", self.admit::<admin::Revoke>(operator, environment).is_ok()),
-            ("Lock", self.admit::<admin::Lock>(operator, environment).is_ok()),
-            ("ManageKeys", self.admit::<admin::ManageKeys>(operator, environment).is_ok()),
-            ("ManageTrust", self.admit::<admin::ManageTrust>(operator, environment).is_ok()),
-            ("ManagePolicy", self.admit::<admin::ManagePolicy>(operator, environment).is_ok()),
-            ("ManageUpstreams", self.admit::<admin::ManageUpstreams>(operator, environment).is_ok()),
-            ("ManageTasks", self.admit::<admin::ManageTasks>(operator, environment).is_ok()),
-            ("ReadAudit", self.admit::<admin::ReadAudit>(operator, environment).is_ok()),
-            ("Observe", self.admit::<admin::Observe>(operator, environment).is_ok()),
-            ("ApproveChange", self.admit::<admin::ApproveChange>(operator, environment).is_ok()),
-        ];
-        may.into_iter().filter(|(_, may)| *may).map(|(name, _)| name).collect()
     }
 }
 

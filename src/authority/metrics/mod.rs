@@ -21,7 +21,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use latency::Histogram;
-pub use list::{METRICS, Metric, MetricKind};
+pub use list::{METRICS, Metric, MetricKind, MetricName};
 
 use crate::authority::Authority;
 use crate::source_health::SourceState;
@@ -29,6 +29,7 @@ use crate::webhook::WebhookStatus;
 use mayfly_base::refusal::{Fault, Reason};
 use mayfly_ledger::record::{Event, Record};
 use mayfly_ledger::{State, WRITES_US};
+use mayfly_verify::seq::Millis;
 
 /// The counters of refusals, revocations, backups and reloads.
 pub struct EventCounters {
@@ -138,13 +139,23 @@ fn buckets(to: &mut MetricEncoder<'_>, of: &Histogram) -> Result<(), fmt::Error>
     to.encode_histogram::<NoLabelSet>(of.sum_us as f64 / 1e6, of.counts.iter().sum(), &buckets, None)
 }
 
-fn one(value: impl TryInto<u64>) -> Vec<Row> {
-    vec![(Vec::new(), value.try_into().unwrap_or(u64::MAX))]
+fn one(value: impl TryInto<u64>) -> Values {
+    Values::Numbers(vec![(Vec::new(), value.try_into().unwrap_or(u64::MAX))])
+}
+
+/// A single row, or none where there is nothing to measure.
+fn one_of(value: Option<impl TryInto<u64>>) -> Values {
+    value.map_or_else(|| Values::Numbers(Vec::new()), one)
 }
 
 /// Rows with a single label.
-fn by(rows: impl IntoIterator<Item = (impl Into<String>, u64)>) -> Vec<Row> {
-    rows.into_iter().map(|(label, value)| (vec![label.into()], value)).collect()
+fn by(rows: impl IntoIterator<Item = (impl Into<String>, u64)>) -> Values {
+    Values::Numbers(rows.into_iter().map(|(label, value)| (vec![label.into()], value)).collect())
+}
+
+/// Rows with several labels.
+fn by_all<const N: usize>(rows: impl IntoIterator<Item = ([String; N], u64)>) -> Values {
+    Values::Numbers(rows.into_iter().map(|(labels, value)| (labels.into(), value)).collect())
 }
 
 impl Authority {
@@ -152,145 +163,126 @@ impl Authority {
     pub fn metrics(&self) -> Result<String, Fault> {
         let mut registry = Registry::default();
         let hooks = self.webhooks.get().map(|tellers| tellers.standing()).unwrap_or_default();
-        let values = |metric: &'static Metric| match metric.kind {
-            MetricKind::Histogram => Values::Histograms(self.histograms(metric.name)),
-            _ => Values::Numbers(self.told(metric.name, &hooks)),
-        };
-        registry.register_collector(Box::new(MetricsScrape(METRICS.iter().map(|metric| (metric, values(metric))).collect())));
+        let values = METRICS.iter().map(|metric| (metric, self.values(metric.id, &hooks)));
+        registry.register_collector(Box::new(MetricsScrape(values.collect())));
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).map_err(|e| Fault::new(format!("metrics: {e}")))?;
         Ok(text)
     }
 
-    fn histograms(&self, name: &str) -> Vec<(Vec<String>, Histogram)> {
-        match name {
-            "mayfly_ledger_append_seconds" => {
-                let writes = self.ledger.writes_took();
-                let histogram = Histogram { bounds_us: &WRITES_US, counts: writes.counts.to_vec(), sum_us: writes.sum_us };
-                vec![(Vec::new(), histogram)]
-            }
-            "mayfly_call_seconds" => {
-                self.call_metrics.latencies().map(|(method, histogram)| (vec![method.to_owned()], histogram)).collect()
-            }
-            _ => Vec::new(),
-        }
+    fn ledger_writes(&self) -> Values {
+        let writes = self.ledger.writes_took();
+        let histogram = Histogram { bounds_us: &WRITES_US, counts: writes.counts.to_vec(), sum_us: writes.sum_us };
+        Values::Histograms(vec![(Vec::new(), histogram)])
     }
 
-    /// The rows of metrics that have several labels.
-    fn labelled(&self, name: &str) -> Vec<Row> {
-        match name {
-            "mayfly_exchanges" => self.exchange_metrics.counts().into_iter().map(|(labels, n)| (labels.into(), n)).collect(),
-            "mayfly_calls" => {
-                let counts = self.call_metrics.counts();
-                counts.map(|(method, code, n)| (vec![method.to_owned(), code.to_owned()], n)).collect()
-            }
-            "mayfly_handshakes_refused" => {
-                let counts = self.refused_handshakes.counts().into_iter();
-                counts.map(|(listener, clause, n)| (vec![listener.to_owned(), clause.to_owned()], n)).collect()
-            }
-            "mayfly_source_failing" => {
-                let failing = |s: SourceState| (vec![s.kind.as_str().to_owned(), s.name], u64::from(!s.problem.is_empty()));
-                self.sources().into_iter().map(failing).collect()
-            }
-            _ => Vec::new(),
-        }
+    fn call_latencies(&self) -> Values {
+        let all = self.call_metrics.latencies();
+        Values::Histograms(all.map(|(method, histogram)| (vec![method.to_owned()], histogram)).collect())
     }
 
-    fn traces_told(&self, name: &str) -> Vec<Row> {
+    fn refusals(&self) -> Values {
+        let all = Reason::ALL.iter().zip(&self.counted.refusals).map(|(reason, n)| (reason, n.load(Relaxed)));
+        by(all.filter(|(_, n)| *n > 0).map(|(reason, n)| (reason.as_str(), n)))
+    }
+
+    fn stale_followers(&self, now: Millis) -> Values {
+        let stale = |f: &&crate::revocation::feed::FeedFollower| now.since(f.last_seen) > self.followers.max_age_ms();
+        one(self.followers.list(now).iter().filter(stale).count())
+    }
+
+    fn waiting_approvals(&self, now: Millis) -> Values {
+        one(self.ledger.peek(|s| s.approvals.values().filter(|a| a.decided.is_none() && a.expires_at() > now).count()))
+    }
+
+    fn reloads(&self) -> Values {
+        let [refused, taken] = &self.counted.reloads;
+        by([("taken", taken), ("refused", refused)].map(|(what, n)| (what, n.load(Relaxed))))
+    }
+
+    fn failing_sources(&self) -> Values {
+        let failing = |s: SourceState| ([s.kind.as_str().to_owned(), s.name], u64::from(!s.problem.is_empty()));
+        by_all(self.sources().into_iter().map(failing))
+    }
+
+    fn dropped_spans(&self) -> Values {
         let counts = self.tracer.queue().counts();
-        match name {
-            "mayfly_trace_spans_sent" => one(counts.sent.load(Relaxed)),
-            "mayfly_trace_spans_dropped" => {
-                let each = [("full", &counts.full), ("unreachable", &counts.unreachable), ("rejected", &counts.rejected)];
-                by(each.map(|(why, n)| (why, n.load(Relaxed))))
-            }
-            "mayfly_trace_calls_over_rate" => one(counts.over_rate.load(Relaxed)),
-            "mayfly_trace_failing" => one(u64::from(counts.failing.load(Relaxed))),
-            _ => Vec::new(),
-        }
+        let each = [("full", &counts.full), ("unreachable", &counts.unreachable), ("rejected", &counts.rejected)];
+        by(each.into_iter().filter(|_| self.tracer.tells()).map(|(why, n)| (why, n.load(Relaxed))))
     }
 
-    fn told(&self, name: &str, hooks: &[WebhookStatus]) -> Vec<Row> {
-        let durable = self.ledger.durable();
-        let now = self.system.wall();
+    fn values(&self, metric: MetricName, hooks: &[WebhookStatus]) -> Values {
+        use MetricName as Name;
+        let (durable, now) = (self.ledger.durable(), self.system.wall());
         let state = |look: fn(&State) -> usize| one(self.ledger.peek(look));
-        let each = |value: &dyn Fn(&WebhookStatus) -> u64| by(hooks.iter().map(|h| (h.name.clone(), value(h))));
-        match name {
-            "mayfly_issuing" => one(u64::from(self.ledger.stopped().is_none())),
-            "mayfly_credentials_issued" => one(self.ledger.peek(|s| s.issued)),
-            "mayfly_credentials" => state(|s| s.credentials.len()),
-            "mayfly_tasks" => state(|s| s.tasks.len()),
-            "mayfly_refusals" => {
-                let all = Reason::ALL.iter().zip(&self.counted.refusals).map(|(reason, n)| (reason, n.load(Relaxed)));
-                by(all.filter(|(_, n)| *n > 0).map(|(reason, n)| (reason.as_str(), n)))
+        let hook = |value: &dyn Fn(&WebhookStatus) -> u64| by(hooks.iter().map(|h| (h.name.clone(), value(h))));
+        // A server without a collector has no spans to count.
+        let spans = |n: u64| one_of(self.tracer.tells().then_some(n));
+        let told = self.tracer.queue().counts();
+        match metric {
+            Name::Issuing => one(u64::from(self.ledger.stopped().is_none())),
+            Name::CredentialsIssued => one(self.ledger.peek(|s| s.issued)),
+            Name::Credentials => state(|s| s.credentials.len()),
+            Name::Tasks => state(|s| s.tasks.len()),
+            Name::Refusals => self.refusals(),
+            Name::Exchanges => by_all(self.exchange_metrics.counts()),
+            Name::Calls => by_all(self.call_metrics.counts().map(|(method, code, n)| ([method.to_owned(), code.to_owned()], n))),
+            Name::CallSeconds => self.call_latencies(),
+            Name::HandshakesRefused => {
+                let counts = self.refused_handshakes.counts().into_iter();
+                by_all(counts.map(|(listener, clause, n)| ([listener.to_owned(), clause.to_owned()], n)))
             }
-            "mayfly_revocations" => one(self.counted.revocations.load(Relaxed)),
-            "mayfly_rules" => state(|s| s.rules.len()),
-            "mayfly_locks" => state(|s| s.rules.locks()),
-            "mayfly_followers" => one(self.followers.list(now).len()),
-            "mayfly_followers_beyond" => one(self.followers.beyond().len()),
-            "mayfly_followers_stale" => {
-                let stale = |f: &&crate::revocation::feed::FeedFollower| now.since(f.last_seen) > self.followers.max_age_ms();
-                one(self.followers.list(now).iter().filter(stale).count())
-            }
-            "mayfly_approvals_waiting" => {
-                one(self.ledger.peek(|s| s.approvals.values().filter(|a| a.decided.is_none() && a.expires_at() > now).count()))
-            }
-            "mayfly_break_glass_opened" => one(self.ledger.peek(|s| s.break_glass_tasks.opened)),
-            "mayfly_break_glass_uses" => one(self.ledger.peek(|s| s.break_glass_tasks.uses)),
-            "mayfly_break_glass_open" => {
-                one(self.ledger.peek(|s| s.break_glass_tasks.iter().filter(|(_, g)| !g.over(now)).count()))
-            }
-            "mayfly_break_glass_unreviewed" => {
-                one(self.ledger.peek(|s| s.break_glass_tasks.iter().filter(|(_, g)| g.unreviewed(now)).count()))
-            }
-            "mayfly_policy_differences" => {
+            Name::Revocations => one(self.counted.revocations.load(Relaxed)),
+            Name::Rules => state(|s| s.rules.len()),
+            Name::Locks => state(|s| s.rules.locks()),
+            Name::Followers => one(self.followers.list(now).len()),
+            Name::FollowersBeyond => one(self.followers.beyond().len()),
+            Name::FollowersStale => self.stale_followers(now),
+            Name::ApprovalsWaiting => self.waiting_approvals(now),
+            Name::BreakGlassOpened => one(self.ledger.peek(|s| s.break_glass_tasks.opened)),
+            Name::BreakGlassUses => one(self.ledger.peek(|s| s.break_glass_tasks.uses)),
+            Name::BreakGlassOpen => one(self.ledger.peek(|s| s.break_glass_tasks.iter().filter(|(_, g)| !g.over(now)).count())),
+            Name::BreakGlassUnreviewed => one(self.ledger.peek(|s| s.break_glass_tasks.iter().filter(|(_, g)| g.unreviewed(now)).count())),
+            Name::PolicyDifferences => {
                 let counts = self.decider.audits.counts();
                 by([("refuse", counts.refuses), ("permit", counts.permits)])
             }
-            "mayfly_ledger_generation" => one(durable.generation()),
-            "mayfly_ledger_durable" => one(durable.count()),
-            "mayfly_ledger_appended" => one(self.ledger.peek(|s| s.head.count())),
-            "mayfly_ledger_append_longest_seconds" => one(self.ledger.longest().append_us),
-            "mayfly_ledger_append_age_seconds" => one(self.ledger.commit_age_us()),
-            "mayfly_audit_export_behind" => {
+            Name::LedgerGeneration => one(durable.generation()),
+            Name::LedgerDurable => one(durable.count()),
+            Name::LedgerAppended => one(self.ledger.peek(|s| s.head.count())),
+            Name::LedgerAppendLongestSeconds => one(self.ledger.longest().append_us),
+            Name::LedgerAppendAgeSeconds => one(self.ledger.commit_age_us()),
+            Name::LedgerAppendSeconds => self.ledger_writes(),
+            Name::AuditExportBehind => {
                 let at = self.exported.lock().as_ref().map(|e| e.seq);
-                at.map_or_else(Vec::new, |at| one(durable.as_u64().saturating_sub(at.as_u64())))
+                one_of(at.map(|at| durable.as_u64().saturating_sub(at.as_u64())))
             }
-            "mayfly_audit_export_cut" => self.exported.lock().as_ref().map_or_else(Vec::new, |e| one(e.cut)),
-            "mayfly_audit_export_failing" => {
-                self.exported.lock().as_ref().map_or_else(Vec::new, |e| one(u64::from(!e.problem.is_empty())))
+            Name::AuditExportFailing => one_of(self.exported.lock().as_ref().map(|e| u64::from(!e.problem.is_empty()))),
+            Name::AuditExportCut => one_of(self.exported.lock().as_ref().map(|e| e.cut)),
+            Name::WebhookDelivered => hook(&|h| h.delivered),
+            Name::WebhookFailed => hook(&|h| h.failed),
+            Name::WebhookGivenUp => hook(&|h| h.dead),
+            Name::WebhookBehind => hook(&|h| durable.as_u64().saturating_sub(h.seq.as_u64())),
+            Name::Leases => state(|s| s.leases.len()),
+            Name::LeasesFailing => one(self.leases.failing()),
+            Name::StoreBytes => one(self.ledger.store().bytes()),
+            Name::StoreFreeBytes => one_of(self.ledger.store().reserve().and_then(|reserve| reserve.free())),
+            Name::Waiting => one(self.intake.load().waiting),
+            Name::CertificateEndsSeconds => {
+                one_of(self.own.get().and_then(|own| own.ends()).map(|ends| ends.0.saturating_mul(1_000)))
             }
-            "mayfly_webhook_delivered" => each(&|h| h.delivered),
-            "mayfly_webhook_failed" => each(&|h| h.failed),
-            "mayfly_webhook_given_up" => each(&|h| h.dead),
-            "mayfly_webhook_behind" => each(&|h| durable.as_u64().saturating_sub(h.seq.as_u64())),
-            "mayfly_leases" => state(|s| s.leases.len()),
-            "mayfly_leases_failing" => one(self.leases.failing()),
-            "mayfly_store_bytes" => one(self.ledger.store().bytes()),
-            "mayfly_store_free_bytes" => {
-                let free = self.ledger.store().reserve().and_then(|reserve| reserve.free());
-                free.map_or_else(Vec::new, one)
-            }
-            "mayfly_waiting" => one(self.intake.load().waiting),
-            "mayfly_certificate_ends_seconds" => {
-                let ends = self.own.get().and_then(|own| own.ends());
-                ends.map_or_else(Vec::new, |ends| one(ends.0.saturating_mul(1_000)))
-            }
-            "mayfly_certificate_renewals" => self.own.get().map_or_else(Vec::new, |own| one(own.renewing().renewals)),
-            "mayfly_certificate_source_failing" => {
-                self.own.get().map_or_else(Vec::new, |own| one(u64::from(!own.renewing().problem.is_empty())))
-            }
-            "mayfly_policy_drift" => one(self.drift.load().len()),
-            "mayfly_config_reloads" => {
-                let [refused, taken] = &self.counted.reloads;
-                by([("taken", taken), ("refused", refused)].map(|(what, n)| (what, n.load(Relaxed))))
-            }
-            "mayfly_log_lines_dropped" => one(mayfly_base::log_queue::dropped()),
-            "mayfly_audit_reads_unrecorded" => one(self.audit_reads.unrecorded()),
-            "mayfly_backups" => one(self.counted.backups.load(Relaxed)),
-            name if name.starts_with("mayfly_trace_") && self.tracer.tells() => self.traces_told(name),
-            name => self.labelled(name),
+            Name::CertificateRenewals => one_of(self.own.get().map(|own| own.renewing().renewals)),
+            Name::CertificateSourceFailing => one_of(self.own.get().map(|own| u64::from(!own.renewing().problem.is_empty()))),
+            Name::SourceFailing => self.failing_sources(),
+            Name::PolicyDrift => one(self.drift.load().len()),
+            Name::ConfigReloads => self.reloads(),
+            Name::LogLinesDropped => one(mayfly_base::log_queue::dropped()),
+            Name::AuditReadsUnrecorded => one(self.audit_reads.unrecorded()),
+            Name::Backups => one(self.counted.backups.load(Relaxed)),
+            Name::TraceSpansSent => spans(told.sent.load(Relaxed)),
+            Name::TraceSpansDropped => self.dropped_spans(),
+            Name::TraceCallsOverRate => spans(told.over_rate.load(Relaxed)),
+            Name::TraceFailing => spans(u64::from(told.failing.load(Relaxed))),
         }
     }
 }

@@ -355,7 +355,7 @@ fn shown(want: &ExchangeRequest) -> Result<Option<&str>, Error> {
 pub(crate) fn waits_for(no: Error, id: ApprovalId) -> Error {
     match no {
         Error::Refusal(no) => {
-            let way_out = format!("those whom the registration names as approvers: mayfly approval give {id}");
+            let way_out = format!("those whom the registration names as approvers: mayfly approval give {id} --reason TEXT");
             Error::Refusal(no.approval(id.to_string()).way_out(way_out))
         }
         fault => fault,

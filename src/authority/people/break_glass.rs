@@ -6,7 +6,7 @@
 //! rights would be the two people whom such changes require.
 //!
 //! Closing the task revokes everything issued in it. A static secret that was revealed would also have to be rotated, but no kind of
-//! credential reveals one in this version (the `secret` kind, design, section 7).
+//! credential reveals one in this version: the kind `secret` is not implemented.
 
 use crate::admission::rate_limits::RateLimitedAct;
 use crate::authority::Authority;

@@ -47,7 +47,7 @@ impl Authority {
             };
             let no = Refusal::new(Reason::AlreadyExists, what).by("names are unique");
             return Err(Error::Refusal(
-                no.way_out("mayfly binding change FILE puts another version in force; or choose another name"),
+                no.way_out("mayfly binding change FILE --reason TEXT puts another version in force; or choose another name"),
             ));
         }
         if version != before {

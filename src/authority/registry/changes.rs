@@ -113,7 +113,8 @@ impl Authority {
                     [] => "another operator has to approve this change first".to_owned(),
                     why => format!("another operator has to approve this change first: it changes {}", why.join(", ")),
                 };
-                let way_out = format!("another operator whom policy lets (ApproveChange): mayfly approval give {id}");
+                let way_out =
+                    format!("another operator whom policy lets (ApproveChange): mayfly approval give {id} --reason TEXT");
                 let no = Refusal::new(Reason::ApprovalNeeded, what).by("two people");
                 Error::Refusal(no.approval(id.to_string()).way_out(way_out))
             }

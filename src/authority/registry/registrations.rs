@@ -74,8 +74,8 @@ impl Authority {
     ) -> Result<DocumentChangeResult, Error> {
         // An operator who may register upstreams may learn that an environment does not exist.
         if self.catalog.now().policy(&new.environment).is_none() {
-            self.scope::<admin::ManageUpstreams>(operator)?;
-            self.may_be_registered(&new)?;
+            let scope = self.scope::<admin::ManageUpstreams>(operator)?;
+            self.may_be_registered(&new, |environment| scope.has(environment))?;
         }
         let of_new = ("upstream", new.name.as_str());
         let may = self.may_change_alone::<admin::ManageUpstreams>(operator, of_new, Some(&new.environment))?;
@@ -83,7 +83,7 @@ impl Authority {
         if let Some(before) = self.document_changed_before((DocumentTable::Upstreams, &new.name), may.who(), terms).await? {
             return Ok(before);
         }
-        self.may_be_registered(&new)?;
+        self.may_be_registered(&new, |_| true)?;
         let old = self.standing_of(&new.name).await?;
         // Checked before the answer tells that an upstream of this name exists: moving it between environments needs rights in both.
         if let Some((old, _)) = &old {
@@ -307,12 +307,12 @@ impl Authority {
         self.ledger.settled(owned).await
     }
 
-    /// Checks that this server can serve a registration.
-    fn may_be_registered(&self, new: &Upstream) -> Result<(), Error> {
+    /// Checks that this server can serve a registration. `visible`: whether the operator may learn of an environment.
+    fn may_be_registered(&self, new: &Upstream, visible: impl Fn(&str) -> bool) -> Result<(), Error> {
         let compiled = self.catalog.now();
         let mut wrong = Vec::new();
         if compiled.policy(&new.environment).is_none() {
-            let known: Vec<&str> = compiled.environments().map(|(name, _)| name).collect();
+            let known: Vec<&str> = compiled.environments().map(|(name, _)| name).filter(|name| visible(name)).collect();
             wrong.push((
                 "upstream.environment".to_owned(),
                 format!("{} has no policy set; there are {}", new.environment, known.join(", ")),

@@ -39,7 +39,9 @@ impl Authority {
                     "lease {id} belongs to a credential that is live or being made; only a lease that is to be undone can be given up"
                 ),
             );
-            return Err(Error::Refusal(no.way_out(format!("mayfly revoke --credential {}", listed.lease.credential))));
+            return Err(Error::Refusal(
+                no.way_out(format!("mayfly revoke --credential {} --reason TEXT", listed.lease.credential)),
+            ));
         }
         self.change(admitted.who(), ProposalKind::Change, abandoned(id, why), named).await?;
         Ok(Some(listed))

@@ -1,6 +1,6 @@
 //! Limits of break-glass.
 
-/// Longest life of a break-glass task, milliseconds: an hour (design, section 6).
+/// Longest life of a break-glass task, milliseconds: an hour, as the longest life of a credential.
 pub const BREAK_GLASS_MS: u64 = 3_600_000;
 /// Shortest life of a break-glass task that rights may configure, milliseconds: a minute, as the shortest task life in the configuration.
 pub const BREAK_GLASS_MIN_MS: u64 = 60_000;

@@ -9,7 +9,7 @@ pub const GATHER_RECORDS: usize = 256;
 pub const GATHER_HALVES: usize = 192;
 /// Buffer capacity kept from one commit for the next, bytes: a commit of `GATHER_RECORDS` full records of 600 bytes has 150 KB.
 pub const COMMIT_ROOM_BYTES: usize = 256 * 1024;
-/// Longest wait of a group commit, microseconds. At 45,000 records a second 180 records arrive in that time (measured; design, section 2).
+/// Longest wait of a group commit, microseconds. At 45,000 records a second 180 records arrive in that time (measured).
 pub const GATHER_WAIT_US: u64 = 4_000;
 /// Largest commit, bytes. 76 MB in one transaction stop redb for half a second; 8 MB have no noticeable effect.
 pub const COMMIT_BYTES: usize = 8 * 1024 * 1024;
@@ -30,17 +30,18 @@ pub const EXPIRE_ALONE_PER_COMMIT: usize = 64;
 pub const SNAPSHOT_EVERY_COMMITS: u64 = 50_000;
 /// Records between snapshots, or half the number of credentials in memory if that is larger: a start replays them in a second or two.
 pub const SNAPSHOT_EVERY_RECORDS: u64 = 1_000_000;
-/// Refusals recorded individually per caller, reason and minute (design, section 2: the first few); further refusals are counted.
+/// Refusals recorded individually per caller, reason and minute: the first few tell what is asked. Further refusals are counted, so
+/// that a caller in a loop does not fill the disk.
 pub const REFUSALS_RECORDED: u32 = 3;
 /// Combinations of caller, reason and minute for which refusals are counted separately; further ones share a counter. At 500 bytes each, 2
 /// MB.
 pub const REFUSAL_COUNTERS: usize = 4_096;
 
-/// Largest named value of a store, bytes (design, section 3).
+/// Largest named value of a store, bytes. The largest are sealed arguments that await approval: four times `ARGUMENTS_BYTES`.
 pub const NAMED_VALUE_BYTES: usize = 64 * 1024;
 /// Longest name of a named value, bytes. The name holds a purpose, an environment and an id: twice `NAME_BYTES`.
 pub const NAMED_VALUE_NAME_BYTES: usize = 512;
-/// Most named values (design, section 3).
+/// Most named values. Signing keys, and the arguments of approvals: ten times `APPROVALS`.
 pub const NAMED_VALUES: usize = 100_000;
 /// Disk kept free for revocations, closings and retention, bytes: 512 commits of revocations at least (`store::reserve`).
 pub const DISK_RESERVE_BYTES: u64 = 64 * 1024 * 1024;

@@ -98,6 +98,7 @@ pub async fn verify(args: &VerifyArgs, run: &CommandContext) -> Result<Exit, Cli
             Ok(()) => Verdict::right(right),
             Err(problem) => Verdict::broken(0, None, problem),
         },
+        Err(wrong) if wrong.unread => return Err(CliError::Local(format!("{}: {}", path.display(), wrong.what))),
         Err(wrong) => Verdict::broken(wrong.line, wrong.seq, wrong.what),
     };
     run.out.one(&verdict)?;

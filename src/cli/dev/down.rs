@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::locks::{ServerLock, StartLock};
 use super::world::{DevWorld, DevWorldError, is_world};
-use super::{DirArgs, dir_flag, no_dir};
+use super::{DirArgs, dir_flag, no_dir, no_world};
 use crate::context::default_path;
 use crate::error::CliError;
 use crate::exit::Exit;
@@ -106,11 +106,10 @@ pub(super) fn run(args: &DownArgs, out: Out) -> Result<Exit, CliError> {
 fn down(dir: &Path, out: Out) -> Result<Down, CliError> {
     let mut down = Down { dir: dir.to_owned(), state: "none", purged: false, ca_replaced: false };
     if !is_world(dir) {
-        let none = format!("there is no dev world in {}", dir.display());
         if dir.exists() {
-            return Err(CliError::Usage(none));
+            return Err(no_world(dir));
         }
-        out.say(format_args!("mayfly: {none}"));
+        out.say(format_args!("mayfly: nothing was done: {} does not exist", dir.display()));
         return Ok(down);
     }
     if end(dir).map_err(CliError::Local)? {

@@ -79,6 +79,12 @@ pub fn run(command: DevCommand, out: Out) -> Result<Exit, CliError> {
     })
 }
 
+/// The error of a command that needs a dev world, where there is none.
+fn no_world(dir: &Path) -> CliError {
+    let quoted = shell_quoted(dir);
+    CliError::Usage(format!("there is no dev world in {}\n  to make one: mayfly dev up --detach --dir {quoted}", dir.display()))
+}
+
 fn no_dir() -> CliError {
     CliError::Usage("there is no home directory; name a directory with --dir".to_owned())
 }

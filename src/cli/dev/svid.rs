@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::files::write_private;
 use super::world::{DevWorld, DevWorldError, is_world};
-use super::{DirArgs, no_dir};
+use super::{DirArgs, no_dir, no_world};
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::out::{Format, Out, Printable};
@@ -66,11 +66,7 @@ impl Printable for CreatedSvid {
 pub(super) fn run(args: &SvidArgs, out: Out) -> Result<Exit, CliError> {
     let dir = args.at.dir().ok_or_else(no_dir)?;
     if !is_world(&dir) {
-        return Err(CliError::Usage(format!(
-            "there is no dev world in {}\n  to make one: mayfly dev up --detach --dir {}",
-            dir.display(),
-            shell_quoted(&dir)
-        )));
+        return Err(no_world(&dir));
     }
     let world = DevWorld::open(&dir)?;
     let name = DevWorld::workload_name(&args.name).map_err(CliError::Usage)?;

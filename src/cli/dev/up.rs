@@ -47,11 +47,20 @@ pub struct UpArgs {
     engine: DevEngine,
     /// First of three loopback ports of a new dev server, whose issuer is https://localhost with the third port; 0 picks free ports at each
     /// start, and the issuer is then only a name. A dev server that exists keeps its ports [default: 7443]
-    #[arg(long, value_name = "PORT")]
+    #[arg(long, value_name = "PORT", value_parser = first_port)]
     port: Option<u16>,
     /// The world was created by the process that starts this one, which holds the lock on starting it
     #[arg(long, hide = true, conflicts_with = "detach")]
     created: bool,
+}
+
+/// Parses the first of three ports, which all have to exist.
+fn first_port(text: &str) -> Result<u16, String> {
+    const LAST: u16 = u16::MAX - 2;
+    match text.parse::<u16>() {
+        Ok(port) if port <= LAST => Ok(port),
+        _ => Err(format!("{text:?} is no first one of three ports: expected a number from 0 to {LAST}")),
+    }
 }
 
 /// Runs the command.
@@ -86,7 +95,7 @@ fn refuse_other_port(dir: &Path, port: u16) -> Result<(), CliError> {
     Err(CliError::Usage(format!(
         "--port {port}: the dev server of {shown} exists and {own}; --port is for a new one\n  to start it as it is: mayfly dev up{flag}\n  to give \
          it other ports: edit workload, admin and public under [listen], and the port in issuer under [server], in {file}\n  to begin anew \
-         without its ledger: mayfly dev down --purge{flag} && mayfly dev up --port {port}{flag}"
+         without its ledger, CA, keys and SVIDs: mayfly dev down --purge{flag} && mayfly dev up --port {port}{flag}"
     )))
 }
 

@@ -36,7 +36,8 @@ pub const WORKLOADS: &[&str] =
     &["agent/demo", "mcp/repos", "mcp/echo", "ci/demo", "operator/you", "operator/colleague", "operator/auditor", "service/echo"];
 
 const MARKER: &str = ".mayfly-dev";
-const MARKER_TEXT: &str = "A dev world of mayfly. `mayfly dev down --purge` removes this directory.\n";
+const MARKER_TEXT: &str =
+    "A dev world of mayfly. `mayfly dev down --purge` removes this directory, with its CA, keys and ledger.\n";
 
 const POLICY: &str = include_str!("../samples/policy.cedar");
 const TESTS: &str = include_str!("../samples/tests.toml");
@@ -75,7 +76,9 @@ pub enum DevWorldError {
         what: String,
     },
     /// A file of the world has unexpected content.
-    #[error("{0}\n  to make all of it anew: mayfly dev down --purge, with the --dir of this dev server")]
+    #[error(
+        "{0}\n  to make all of it anew, with another CA, other keys and an empty ledger: mayfly dev down --purge, with the --dir of this dev server"
+    )]
     Spoilt(String),
     /// The server ended before it answered.
     #[error("the server ended before it answered\n{0}")]

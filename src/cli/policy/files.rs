@@ -1,5 +1,6 @@
 //! Selects the policy set that a command works on.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -54,8 +55,11 @@ impl PolicyFileArgs {
             return Ok(self.roles.clone());
         }
         // Something of that name that is no file, or leads nowhere, is reported when it is read.
-        let found: Vec<PathBuf> =
+        let mut found: Vec<PathBuf> =
             self.files.iter().map(|path| path.join(ROLES)).filter(|path| path.symlink_metadata().is_ok()).collect();
+        // A directory that is named twice has one roles file; that it is named twice is reported with its policies.
+        let mut seen = BTreeSet::new();
+        found.retain(|path| seen.insert(path.canonicalize().unwrap_or_else(|_| path.clone())));
         match found.as_slice() {
             [] => Ok(None),
             [one] => Ok(Some(one.clone())),

@@ -154,7 +154,7 @@ fn write(directory: &std::path::Path, files: Option<&pb::PolicyFiles>, system: &
         }
         let path = directory.join(&file.name);
         if path.symlink_metadata().is_ok() {
-            return Err(cannot(&path, std::io::ErrorKind::AlreadyExists.into()));
+            return Err(CliError::Local(format!("{}: this file exists already, and --to replaces no file", path.display())));
         }
     }
     for file in all() {

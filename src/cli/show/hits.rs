@@ -14,6 +14,16 @@ pub fn text(hits: pb::Hits) -> String {
     super::joined(counts.into_iter().enumerate().map(text), ", ")
 }
 
+/// The text of the credentials that are revoked. Their tasks and callers are named as theirs: they are not revoked themselves.
+pub fn revoked(hits: pb::Hits) -> String {
+    let most = if hits.overlapping && hits.credentials > 0 { "at most " } else { "" };
+    let credentials = counted(hits.credentials, "credential");
+    if hits.credentials == 0 {
+        return credentials;
+    }
+    format!("{most}{credentials}, in {} of {}", counted(hits.tasks, "task"), counted(hits.callers, "caller"))
+}
+
 /// The text of what is refused from now on, and which tasks end. The callers are named as holders of the credentials; they are not
 /// refused themselves.
 pub fn refused(hits: pb::Hits) -> String {

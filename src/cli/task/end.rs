@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::super::CommandContext;
+use super::super::confirm;
 use super::super::error::CliError;
 use super::super::exit::Exit;
 use super::super::server::ApiClient;
@@ -47,7 +48,7 @@ async fn ended(
 ) -> Result<Exit, CliError> {
     // A server with many credentials does not count the hits for a workload.
     match hit {
-        Some(hit) => run.out.say(format_args!("ended at {seq}; with it ended {}", hits::text(hit))),
+        Some(hit) => run.out.say(format_args!("ended at {seq}; with it ended {}", hits::revoked(hit))),
         None => run.out.say(format_args!("ended at {seq}, with everything under it")),
     }
     let followers = wait::applied(server, &run.system, args, seq).await?;

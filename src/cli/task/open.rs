@@ -91,7 +91,7 @@ fn opened(run: &CommandContext, task: pb::Task) -> Result<Exit, CliError> {
         return Ok(Exit::Ok);
     }
     run.out.say(format_args!(
-        "nothing is issued in it until approval {approval} is given; those whom the registration names: mayfly approval give {approval}; \
+        "nothing is issued in it until approval {approval} is given; those whom the registration names: mayfly approval give {approval} --reason TEXT; \
          see how it stands: mayfly task show {id}"
     ));
     Ok(Exit::ApprovalNeeded)

@@ -36,6 +36,10 @@ pub trait Sealer: Send + Sync {
     fn seal(&self, purpose: &str, environment: &str, name: &str, plain: &[u8]) -> Result<Vec<u8>, Fault>;
     /// Opens a sealed value.
     fn open(&self, purpose: &str, environment: &str, name: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Fault>;
+    /// Tells the sealing key from others without revealing anything of it, if there is such a key.
+    fn fingerprint(&self) -> Option<[u8; 32]> {
+        None
+    }
 }
 
 pub use mayfly_verify::token::ES256;

@@ -1,5 +1,5 @@
-//! Leases: every credential made at an upstream is in the ledger before it is made, and its lease ends undone or listed (design, section
-//! 11, invariant 5).
+//! Leases: every credential made at an upstream is in the ledger before it is made, and its lease ends undone or listed
+//! (docs/invariants.md, 5).
 //!
 //! ```text
 //! LeaseOpened, durable ─▶ make ─▶ Issued, durable and valid ─▶ answer

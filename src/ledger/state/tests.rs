@@ -1,4 +1,4 @@
-//! Tests of the fold on small logs, one per sentence of the design.
+//! Tests of the fold on small logs, one per rule.
 
 use super::super::commit::{Commit, EncodedRecord, WriterHead, pack};
 use super::super::record::*;

@@ -149,7 +149,7 @@ fn read(root: &Section<'_>) -> Option<Binding> {
         return field.wrong("is for nobody", "name workloads: ids = [\"spiffe://…\"], under = [\"spiffe://…\"], or both");
     }
     if binding.scopes.is_empty() {
-        return field.wrong("is empty", "name at least one; mayfly binding remove NAME takes one away");
+        return field.wrong("is empty", "name at least one; mayfly binding remove NAME --reason TEXT takes one away");
     }
     if binding.any_tool && !binding.tools.is_empty() {
         return field.wrong("has tools, and any_tool", "leave one of them out");

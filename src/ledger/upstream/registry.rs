@@ -1,4 +1,4 @@
-//! Registrations of upstreams. An upstream that is not registered does not exist (design, section 6).
+//! Registrations of upstreams. An upstream that is not registered does not exist: nothing is issued for it.
 //!
 //! A registration is immutable; a change is a new version in the ledger, in the text form of [`Upstream::to_text`].
 
@@ -49,7 +49,7 @@ macro_rules! closed {
 }
 
 closed! {
-    /// A kind of credential (design, section 7).
+    /// A kind of credential.
     Kind {
         /// A signed access token, RFC 9068.
         Jwt = 1 "jwt",

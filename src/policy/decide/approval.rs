@@ -216,7 +216,7 @@ pub(super) fn known(view: &View, caller: &Caller, digest: &Digest) -> ApprovalPr
     })
 }
 
-/// SHA-256 over everything that an approval binds (design, section 6). Each part is prefixed with its length, so that no two requests have
+/// SHA-256 over everything that an approval binds: the approval is for this request and no other. Each part is prefixed with its length, so that no two requests have
 /// the same digest. The request id and the wait time are not included.
 fn bound(caller: &Caller, want: &ExchangeRequest, standing: &ExchangeDecision<'_>) -> Digest {
     let mut parts = Parts(Vec::with_capacity(512));

@@ -4,7 +4,7 @@
 pub const SPIFFE_ID_BYTES: usize = 2048;
 /// Longest trust domain name, bytes. SPIFFE-ID, section 2.3.
 pub const TRUST_DOMAIN_BYTES: usize = 255;
-/// Most path segments of a caller's SPIFFE ID. A prefix rule costs one probe per segment (design, section 2).
+/// Most path segments of a caller's SPIFFE ID. A prefix rule costs one probe per segment.
 pub const SPIFFE_ID_SEGMENTS: usize = 16;
 /// Longest chain that a peer may send, certificates. SPIRE nests three deep at most in practice; each certificate costs one signature
 /// check.
@@ -22,11 +22,11 @@ pub const BUNDLE_BYTES: usize = 1024 * 1024;
 pub const BUNDLE_AUTHORITIES: usize = 256;
 /// Most trust domains. Each may hold `BUNDLE_BYTES`: 1 GB in total in the worst case.
 pub const TRUST_DOMAINS: usize = 1024;
-/// Deepest task tree: a root and seven levels below it. A task rule is matched against each task of the path (design, section 2).
+/// Deepest task tree: a root and seven levels below it. A task rule is matched against each task of the path.
 pub const TASK_DEPTH: usize = 8;
-/// Longest actor chain. A caller or subject rule is matched against each actor (design, section 2).
+/// Longest actor chain. A caller or subject rule is matched against each actor.
 pub const ACT_CHAIN: usize = 8;
-/// Most ancestors of a credential. A credential rule is matched against each ancestor (design, section 2).
+/// Most ancestors of a credential. A credential rule is matched against each ancestor.
 pub const ANCESTORS: usize = 8;
 /// Most other grants that a credential depends on: the openings of its tasks, the joining of a break-glass task, its own ancestors, and
 /// those of each opening (`TASK_DEPTH`, `ANCESTORS`).

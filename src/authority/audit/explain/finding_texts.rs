@@ -272,7 +272,9 @@ pub(super) fn of_one(past: &HistoryRecord) -> ExplainFinding {
         _ if reason.is_empty() => format!("by {author} at {}", past.at),
         _ => format!("by {author} at {}: {reason}", past.at),
     };
-    ExplainFinding { subject: body::name(event), text, permits: !against, seq: past.seq }
+    // A record of this sort is also made by a lock, which revokes nothing.
+    let subject = if matches!(event, Event::Revoked(e) if e.lock_only) { "locked" } else { body::name(event) };
+    ExplainFinding { subject, text, permits: !against, seq: past.seq }
 }
 
 /// The person or job that logged in, how, and by which rule.
@@ -297,7 +299,8 @@ fn logged_in(e: &mayfly_ledger::record::LoggedIn) -> String {
 }
 
 fn refusal(e: &mayfly_ledger::record::RequestsRefused) -> String {
-    let rule = if e.rule.is_empty() { String::new() } else { format!(", by {}", e.rule) };
+    // A rule is a name, or a sentence like "no policy permits it".
+    let rule = if e.rule.is_empty() { String::new() } else { format!(" ({})", e.rule) };
     match e.count {
         1 => format!("{} asked for {}: {}{rule}", e.caller, e.asked, e.reason),
         n => format!("{n} more of {} for {} since {}", e.caller, e.reason, Millis(e.since)),
@@ -328,5 +331,25 @@ pub(super) fn of_refusals(caller: &str, id: &str, mut refused: Vec<HistoryRecord
         environment: None,
         holders: vec![caller.to_owned()],
         request_unknown: true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_names_its_rule_whether_that_is_a_name_or_a_sentence() {
+        let refused = |rule: &str| mayfly_ledger::record::RequestsRefused {
+            caller: "a".into(),
+            asked: "echo".into(),
+            reason: "DENIED_BY_POLICY".into(),
+            rule: rule.into(),
+            count: 1,
+            ..Default::default()
+        };
+        assert_eq!(refusal(&refused("no policy permits it")), "a asked for echo: DENIED_BY_POLICY (no policy permits it)");
+        assert_eq!(refusal(&refused("no-exports")), "a asked for echo: DENIED_BY_POLICY (no-exports)");
+        assert_eq!(refusal(&refused("")), "a asked for echo: DENIED_BY_POLICY");
     }
 }

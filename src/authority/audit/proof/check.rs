@@ -32,6 +32,8 @@ pub struct ExportError {
     pub seq: Option<u64>,
     /// The error.
     pub what: String,
+    /// The lines could not be read on, so nothing is known of the export.
+    pub unread: bool,
 }
 
 /// The content of a valid export.
@@ -128,7 +130,7 @@ pub fn check(mut from: impl BufRead, keys: &[NoteKey]) -> Result<VerifiedExport,
         let most = limits::EXPORT_LINE_BYTES as u64 + 1;
         let read = from.by_ref().take(most).read_until(b'\n', &mut line);
         match read {
-            Err(error) => return Err(check.wrong(format!("it cannot be read: {error}"))),
+            Err(error) => return Err(ExportError { unread: true, ..check.wrong(format!("cannot be read: {error}")) }),
             Ok(0) => return check.finish(keys),
             Ok(_) => check.take(&line)?,
         }
@@ -137,7 +139,7 @@ pub fn check(mut from: impl BufRead, keys: &[NoteKey]) -> Result<VerifiedExport,
 
 impl ExportVerifier {
     fn wrong(&self, what: impl Into<String>) -> ExportError {
-        ExportError { line: self.line, seq: None, what: what.into() }
+        ExportError { line: self.line, seq: None, what: what.into(), unread: false }
     }
 
     fn wrong_at(&self, seq: u64, what: impl Into<String>) -> ExportError {
@@ -286,7 +288,9 @@ impl ExportVerifier {
         if records.root()[..] != header.root[..] {
             let what = format!("the records of commit {} are not those that its header names", told.commit);
             return Err(match misread {
-                Some((line, seq)) => ExportError { line, seq: Some(seq), what: format!("this record was changed: {what}") },
+                Some((line, seq)) => {
+                    ExportError { line, seq: Some(seq), what: format!("this record was changed: {what}"), unread: false }
+                }
                 None => self.wrong(format!(
                     "{what}: one of seq {} to {} was changed",
                     told.first,
@@ -333,7 +337,7 @@ impl ExportVerifier {
         digest.copy_from_slice(self.hash.clone().finish().as_ref());
         if said != statement(&begin.origin, checkpoint.size, &checkpoint.root, &counts, &digest) {
             return Err(match self.misread {
-                Some((line, seq)) => ExportError { line, seq: Some(seq), what: MISREAD.into() },
+                Some((line, seq)) => ExportError { line, seq: Some(seq), what: MISREAD.into(), unread: false },
                 None => self.wrong(format!(
                     "it is not what the server's statement is about: records were turned into hashes, or a line was changed; {} records \
                      are told, the statement says: {}",

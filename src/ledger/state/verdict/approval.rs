@@ -126,8 +126,9 @@ impl State {
                 ApprovalKind::Change => "another operator whom policy permits ApproveChange",
                 _ => "another approver of the upstream",
             };
-            let way_out =
-                format!("{others} gives it: mayfly approval give {id}; you can withdraw it: mayfly approval refuse {id}");
+            let way_out = format!(
+                "{others} gives it: mayfly approval give {id} --reason TEXT; you can withdraw it: mayfly approval refuse {id} --reason TEXT"
+            );
             return Err(no.by("two people").way_out(way_out));
         }
         self.decided_on_now(asked)?;

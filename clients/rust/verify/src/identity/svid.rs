@@ -115,7 +115,7 @@ impl VerifiedSvid {
 
 /// Verifies the chain of a calling peer. The error says which clause refuses it.
 ///
-/// `max_ttl_ms`: an SVID whose notAfter is further away than this is refused (design, section 4).
+/// `max_ttl_ms`: an SVID whose notAfter is further away than this is refused.
 pub fn verify(chain: &PeerChain, bundles: &Bundles, at: Millis, max_ttl_ms: u64) -> Result<VerifiedSvid, SvidDefect> {
     verify_for(chain, bundles, at, max_ttl_ms, Purpose::Client)
 }

@@ -8,7 +8,8 @@ use super::target_kind::TargetKind;
 use crate::limits;
 use crate::seq::{CredentialId, TaskId};
 
-/// A revocation target. A revocation covers everything below its target (design, section 2).
+/// A revocation target. A revocation covers everything below its target: a task's child tasks and credentials,
+/// a credential's descendants.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub enum Target {
     /// A credential, and every credential that names it as an ancestor.

@@ -235,7 +235,8 @@ export type Task = Message<"mayfly.v1.Task"> & {
   holds: Hold[];
 
   /**
-   * Credentials in it that are live, and those that ended within the last ten minutes. Those of its children are not counted.
+   * Credentials in it that have not expired, revoked ones and those given back included; an expired one counts until a commit removes it.
+   * Those of its children are not counted. 0 once the task is over.
    *
    * @generated from field: uint64 live_credentials = 14;
    */

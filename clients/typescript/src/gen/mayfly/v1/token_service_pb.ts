@@ -214,7 +214,8 @@ export const ExchangeResponseSchema: GenMessage<ExchangeResponse> = /*@__PURE__*
  */
 export type BatchExchangeRequest = Message<"mayfly.v1.BatchExchangeRequest"> & {
   /**
-   * The exchanges, 1 to 100. Request ids must differ within the batch.
+   * The exchanges, 1 to 100. With `all_or_nothing`, request ids must differ within the batch. Without it, an exchange with the request id of
+   * another exchange of the batch is answered like a repeat: with the same credential if both are the same, else REQUEST_ID_REUSED.
    *
    * @generated from field: repeated mayfly.v1.ExchangeRequest exchanges = 1;
    */
@@ -900,7 +901,7 @@ export const TokenService: GenService<{
   },
   /**
    * A new credential in place of one that is about to end: decided anew, for the same things, never past `renewable_until`.
-   * The old one stays good until it expires; revoking the first of the line revokes all.
+   * The old one stays good until it expires; revoking the first credential of a chain of renewals revokes all of them.
    *
    * Caller: whom the credential was issued to.
    * Cost: as Exchange.
