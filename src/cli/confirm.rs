@@ -101,14 +101,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_credentials_are_told_as_revoked() {
-        let hits = |credentials, overlapping| HitsView { credentials, tasks: 4, callers: 1, overlapping, tasks_ended: 0 };
-        assert_eq!(revoked(&hits(4, false)), "4 credentials, in 4 tasks of 1 caller");
-        assert_eq!(revoked(&hits(1, true)), "at most 1 credential, in 4 tasks of 1 caller");
-        assert_eq!(revoked(&hits(0, true)), "0 credentials");
-    }
-
-    #[test]
     fn a_confirmation_is_a_number_or_all() {
         assert_eq!("12".parse(), Ok(ConfirmedHits::Credentials(12)));
         assert_eq!("all".parse(), Ok(ConfirmedHits::All));

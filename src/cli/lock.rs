@@ -157,7 +157,7 @@ async fn lift(args: LiftArgs, run: &CommandContext) -> Result<Exit, CliError> {
     let locks = named(&locks, args.index)?;
     if locks.is_empty() {
         run.out.say("no lock is named: there is nothing to lift");
-        run.out.list_with_rows(Vec::<LiftedLocksView>::new(), |lifted| lifted.lifted)?;
+        run.out.list_with_rows(Vec::<Shown<pb::LiftLockResponse>>::new(), |lifted| shown(lifted.0.lifted))?;
         return Ok(Exit::Ok);
     }
     let server = run.server().await?;

@@ -58,6 +58,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn only_credentials_are_told_as_revoked() {
+        let hits = |credentials, overlapping| pb::Hits { credentials, tasks: 4, callers: 1, overlapping, tasks_ended: 0 };
+        assert_eq!(revoked(hits(4, false)), "4 credentials, in 4 tasks of 1 caller");
+        assert_eq!(revoked(hits(1, true)), "at most 1 credential, in 4 tasks of 1 caller");
+        assert_eq!(revoked(hits(0, true)), "0 credentials");
+    }
+
+    #[test]
     fn an_upper_bound_of_nothing_is_nothing() {
         let hits = |credentials, tasks, callers| pb::Hits { credentials, tasks, callers, overlapping: true, tasks_ended: 0 };
         assert_eq!(text(hits(3, 1, 2)), "at most 3 credentials, 1 task, 2 callers");

@@ -3,7 +3,6 @@
 use clap::Args;
 
 use super::super::CommandContext;
-use super::super::confirm;
 use super::super::error::CliError;
 use super::super::exit::Exit;
 use super::super::server::ApiClient;
