@@ -90,6 +90,7 @@ fn what_must_not_happen_does_not_compile() {
 fn what_leaves_nothing_out_compiles() {
     let at = tempfile::tempdir().unwrap();
     let program = at.path().join("fine.rs");
-    std::fs::write(&program, "use mayfly::policy::grant::Grant;\nfn kind(grant: &Grant) -> u32 { grant.kind() }\nfn main() {}\n").unwrap();
+    std::fs::write(&program, "use mayfly::policy::grant::Grant;\nfn kind(grant: &Grant) -> u32 { grant.kind() }\nfn main() {}\n")
+        .unwrap();
     assert_eq!(errors_of(&program, &library()), "");
 }

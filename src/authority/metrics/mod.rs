@@ -242,7 +242,9 @@ impl Authority {
             Name::BreakGlassOpened => one(self.ledger.peek(|s| s.break_glass_tasks.opened)),
             Name::BreakGlassUses => one(self.ledger.peek(|s| s.break_glass_tasks.uses)),
             Name::BreakGlassOpen => one(self.ledger.peek(|s| s.break_glass_tasks.iter().filter(|(_, g)| !g.over(now)).count())),
-            Name::BreakGlassUnreviewed => one(self.ledger.peek(|s| s.break_glass_tasks.iter().filter(|(_, g)| g.unreviewed(now)).count())),
+            Name::BreakGlassUnreviewed => {
+                one(self.ledger.peek(|s| s.break_glass_tasks.iter().filter(|(_, g)| g.unreviewed(now)).count()))
+            }
             Name::PolicyDifferences => {
                 let counts = self.decider.audits.counts();
                 by([("refuse", counts.refuses), ("permit", counts.permits)])
