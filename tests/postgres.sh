@@ -22,15 +22,15 @@ else
 fi
 stop() { alone pg_ctl -D "$work/db/data" -m immediate stop >/dev/null 2>&1 || true; }
 trap 'stop; end' EXIT
-for port in $(shuf -n 20 -i 20000-32000); do
-    if ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then break; fi
+for db_port in $(shuf -n 20 -i 20000-32000); do
+    if ! (exec 3<>"/dev/tcp/127.0.0.1/$db_port") 2>/dev/null; then break; fi
 done
 check "a database server" 0 alone initdb -D "$work/db/data" -U super -A trust -N
-alone sh -c "printf '%s\n' \"listen_addresses = '127.0.0.1'\" 'port = $port' \"unix_socket_directories = ''\" 'fsync = off' \"log_statement = 'all'\" >>'$work/db/data/postgresql.conf'"
+alone sh -c "printf '%s\n' \"listen_addresses = '127.0.0.1'\" 'port = $db_port' \"unix_socket_directories = ''\" 'fsync = off' \"log_statement = 'all'\" >>'$work/db/data/postgresql.conf'"
 # The superuser of this script is trusted; everybody else logs in as the page says.
 alone sh -c "printf 'host all super 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n' >'$work/db/data/pg_hba.conf'"
 check "is started" 0 alone pg_ctl -D "$work/db/data" -l "$work/db/log" -w start
-sql() { psql -h 127.0.0.1 -p "$port" -U super -d "${database:-orders}" -X -q -A -t -v ON_ERROR_STOP=1 "$@"; }
+sql() { psql -h 127.0.0.1 -p "$db_port" -U super -d "${database:-orders}" -X -q -A -t -v ON_ERROR_STOP=1 "$@"; }
 database=postgres sql -c 'CREATE DATABASE orders'
 sql -c "CREATE TABLE public.orders (id int PRIMARY KEY, what text); INSERT INTO public.orders VALUES (17, 'a lamp')"
 
@@ -43,14 +43,14 @@ check "the server again" 0 "$mayfly" dev up --dir "$world" --detach
 
 # 3. The registration.
 check "mayfly upstream template postgres" 0 you upstream template postgres
-sed -e "s/db\.example\.org/127.0.0.1:$port/g" -e 's/"prod"/"dev"/' -e 's/^connection_limit = 4/connection_limit = 4\nplaintext = true/' \
+sed -e "s/db\.example\.org/127.0.0.1:$db_port/g" -e 's/"prod"/"dev"/' -e 's/^connection_limit = 4/connection_limit = 4\nplaintext = true/' \
     "$work/out" >"$work/orders.toml"
 check "mayfly upstream add orders.toml" 0 you upstream add "$work/orders.toml"
 check "mayfly upstream test orders, before there is a secret" 6 you upstream test orders
 says "the file is named" out "orders.toml"
 
 # 2. mayfly's password.
-printf "target = 'postgres://127.0.0.1:%s'\npassword = 'choose one with many random characters'\n" "$port" >"$work/secret.toml"
+printf "target = 'postgres://127.0.0.1:%s'\npassword = 'choose one with many random characters'\n" "$db_port" >"$work/secret.toml"
 install -m 600 "$work/secret.toml" "$world/secrets/orders.toml"
 
 # 1. A role for mayfly: the statements of the page, one by one, with what the test says without them.
@@ -60,7 +60,7 @@ check "without the role" 6 you upstream test orders
 says "says what the database says" out "28P01"
 sql -c "$(sed -n 1p "$work/page.sql")"
 check "without its permissions" 6 you -o json upstream test orders
-says "names the statement" out 'GRANT USAGE ON SCHEMA public TO \"mayfly\" WITH GRANT OPTION'
+says "names the statement" out 'GRANT SELECT ON TABLE public.orders TO \"mayfly\" WITH GRANT OPTION'
 sql -f <(sed -n '2,$p' "$work/page.sql")
 check "mayfly upstream test orders" 0 you upstream test orders
 says "it logged in" out "SELECT 1"
@@ -73,7 +73,7 @@ says "psql has the login" out "a lamp"
 check "mayfly get" 0 agent -o json get orders --purpose "look at order 17" --to "$work/login.json"
 field() { python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["database_login"][sys.argv[2]])' "$work/login.json" "$1"; }
 id=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["credential_id"])' "$work/login.json")
-as_role() { PGPASSWORD=$(field password) psql -h 127.0.0.1 -p "$port" -U "$(field user)" -d orders -X -q -A -t "$@"; }
+as_role() { PGPASSWORD=$(field password) psql -h 127.0.0.1 -p "$db_port" -U "$(field user)" -d orders -X -q -A -t "$@"; }
 check "the login works" 0 as_role -c 'SELECT what FROM public.orders'
 check "and may not write" 1 as_role -c "UPDATE public.orders SET what = 'none'"
 check "the lease is listed" 0 you lease list

@@ -183,11 +183,6 @@ impl UpstreamConnectors {
         self
     }
 
-    /// Whether there is no remote kind.
-    pub fn is_empty(&self) -> bool {
-        self.by_kind.is_empty()
-    }
-
     /// Whether a kind derives its passwords.
     pub fn derives(&self, kind: CredentialKind) -> bool {
         self.of(kind).is_some_and(|connector| connector.derives())

@@ -58,7 +58,7 @@ mod tests {
     fn each_template_is_a_registration_of_its_kind() {
         for entry in TABLE {
             let kind = entry.kind().expect("both tables name it");
-            assert!(kind.served() && !kind.made_here());
+            assert!(kind.served() && !kind.made_locally());
             let source = SourceFile::new("template.toml", entry.template);
             let upstream = file::parse(&source, &READERS).unwrap_or_else(|wrong| panic!("{wrong:#?}"));
             assert_eq!(upstream.kinds, [entry.settings.kind]);

@@ -26,7 +26,7 @@ impl Authority {
             return Err(Error::Refusal(no.way_out(format!("mayfly upstream enable {name}"))));
         }
         let made_there = upstream.kinds.iter().filter_map(|kind| CredentialKind::from_number(u32::from(kind.tag())));
-        let kind = made_there.filter(|kind| !kind.made_here()).min().ok_or_else(|| {
+        let kind = made_there.filter(|kind| !kind.made_locally()).min().ok_or_else(|| {
             let what = format!("upstream {name} makes no credentials itself, so there is nothing to test: mayfly signs them");
             Refusal::new(Reason::NotServed, what)
         })?;

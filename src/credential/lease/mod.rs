@@ -243,11 +243,6 @@ impl<D: LeaseLedger> LeaseDriver<D> {
         &self.connectors.places
     }
 
-    /// Whether any kind is made at an upstream.
-    pub fn any_kind(&self) -> bool {
-        !self.connectors.remotes.is_empty()
-    }
-
     /// Whether a kind derives its passwords, so that the environments of its upstreams need a key for that.
     pub fn derives(&self, kind: CredentialKind) -> bool {
         self.connectors.remotes.derives(kind)
