@@ -23,7 +23,7 @@ impl Authority {
         };
         if !version.active {
             let no = Refusal::new(Reason::UpstreamNotActive, format!("upstream {name} is not active"));
-            return Err(Error::Refusal(no.way_out(format!("mayfly upstream enable {name}"))));
+            return Err(Error::Refusal(no.way_out(format!("mayfly upstream enable {name} --reason TEXT"))));
         }
         let made_there = upstream.kinds.iter().filter_map(|kind| CredentialKind::from_number(u32::from(kind.tag())));
         let kind = made_there.filter(|kind| !kind.made_locally()).min().ok_or_else(|| {
