@@ -33,7 +33,7 @@ use super::{ROOT, World, ask, ok, refused, world};
 const HEALTH: &str = "/grpc.health.v1.Health/Check";
 /// The rpcs for operators only, which are refused for that reason first.
 const OPERATORS: &[&str] =
-    &["Revoke", "GetRevocation", "ListRules", "AddLock", "ListLocks", "LiftLock", "ListFollowers", "BlastRadius", "TestUpstream"];
+    &["Revoke", "GetRevocation", "ListRules", "AddLock", "ListLocks", "LiftLock", "ListFollowers", "BlastRadius"];
 /// The rpcs that this version does not implement.
 const NOT_SERVED: &[&str] = &["PutSecret"];
 /// The services that are not on the workload listener.
