@@ -101,7 +101,8 @@ impl PgSession {
     }
 
     /// Begins a transaction that changes privileges. There is one at a time in each database: PostgreSQL refuses the second of two concurrent
-    /// changes of the privileges of one table ("tuple concurrently updated").
+    /// changes of the privileges of one table ("tuple concurrently updated"). A transaction that stalls, for example because mayfly was killed,
+    /// holds up the others for `limits::POSTGRES_IDLE_MS` at most: then PostgreSQL ends it.
     pub async fn begin(&self, step: &'static str) -> Result<(), PgProblem> {
         self.run(step, "BEGIN").await?;
         self.rows(step, "SELECT pg_advisory_xact_lock(hashtext('mayfly'), 0)", &[]).await.map(|_| ())
