@@ -3,14 +3,28 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use mayfly::system::System;
 use parking_lot::{Condvar, Mutex};
 
 /// How much later a statement arrives whose sender was killed.
 const LATE: Duration = Duration::from_millis(40);
 /// The limit for any wait.
 pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// The time since a moment.
+pub struct Watch(System);
+
+impl Watch {
+    pub fn start() -> Watch {
+        Watch(System::real())
+    }
+
+    pub fn elapsed(&self) -> Duration {
+        Duration::from_millis(self.0.steady())
+    }
+}
 
 /// Where a statement is held.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,7 +72,7 @@ impl Gate {
     /// Waits until that statement is held.
     pub fn wait_held(&self) {
         let mut inside = self.inside.0.lock();
-        let began = Instant::now();
+        let began = Watch::start();
         while !inside.held {
             assert!(began.elapsed() < PATIENCE, "nothing came to be held: {:?}", inside.hold);
             self.inside.1.wait_for(&mut inside, Duration::from_millis(200));

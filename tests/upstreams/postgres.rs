@@ -1,12 +1,12 @@
 //! The life of a login to PostgreSQL: made, used by `psql`, revoked.
 
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mayfly::pb::mayfly::v1 as pb;
 
 use super::cluster::{ADMIN_PASSWORD, Cluster, cluster};
-use super::gate::{Gate, PATIENCE};
+use super::gate::{Gate, PATIENCE, Watch};
 use super::rig::{Rig, closed, login, registration, wanted};
 
 fn plain(cluster: &Cluster) -> String {
@@ -24,7 +24,7 @@ fn psql(cluster: &Cluster, login: &pb::DatabaseLogin, database: &str, statements
 
 #[track_caller]
 fn until(what: &str, holds: impl Fn() -> bool) {
-    let began = Instant::now();
+    let began = Watch::start();
     while !holds() {
         assert!(began.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
         std::thread::sleep(Duration::from_millis(20));
@@ -86,7 +86,7 @@ fn revoking_ends_a_session_within_a_second_and_what_it_made_goes_in_every_databa
     let sessions = || cluster.sql("postgres", &format!("SELECT count(*) FROM pg_stat_activity WHERE usename = '{}'", write.user));
     until("the session is there", || sessions() == ["1"]);
     rig.operated(&["revoke", "--credential", &issued.credential_id, "--reason", "a test"]);
-    let acknowledged = Instant::now();
+    let acknowledged = Watch::start();
     assert!(!session.wait().unwrap().success());
     let took = acknowledged.elapsed();
     println!("a psql session ended {} ms after the revocation was acknowledged", took.as_millis());
@@ -161,7 +161,7 @@ fn a_database_that_hangs_delays_no_other() {
     let third = rig.open("stuck");
     let agent = rig.runtime.block_on(rig.agent());
     let hanging = rig.runtime.spawn(super::rig::exchange(agent, wanted("stuck", &third, "orders:read", "hangs")));
-    let began = Instant::now();
+    let began = Watch::start();
     for n in 0..5 {
         let issued = rig.exchange(wanted("healthy", &other, "orders:read", &format!("{n}"))).unwrap();
         rig.operated(&["revoke", "--credential", &issued.credential_id, "--reason", "a test"]);

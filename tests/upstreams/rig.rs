@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mayfly::cli::dev::{DevSettings, DevWorld};
 use mayfly::pb::mayfly::v1 as pb;
@@ -18,7 +18,7 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 use super::cluster::{ADMIN_PASSWORD, Cluster};
-use super::gate::PATIENCE;
+use super::gate::{PATIENCE, Watch};
 use super::server::ENVIRONMENT;
 
 pub const MAYFLY: &str = env!("CARGO_BIN_EXE_mayfly");
@@ -124,7 +124,7 @@ impl Rig {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "server::serve", "--nocapture", "--test-threads=1"]).env(ENVIRONMENT, &dir);
         let mut process = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
-        let began = Instant::now();
+        let began = Watch::start();
         while DevWorld::addresses(&dir).is_none_or(|a| a.pid != process.id()) {
             let log = || std::fs::read_to_string(self.log()).unwrap_or_default();
             assert!(process.try_wait().unwrap().is_none(), "the server ended: {}", log());
@@ -231,7 +231,7 @@ impl Rig {
 
     /// Waits until nothing is left to undo, and the roles are exactly those of live credentials. Returns these credentials.
     pub fn settled(&self, cluster: &Cluster, upstream: &str, what: &str) -> BTreeSet<String> {
-        let began = Instant::now();
+        let began = Watch::start();
         loop {
             let pending = self.leases(upstream, pb::UpstreamState::Pending);
             let live = self.leases(upstream, pb::UpstreamState::Live);
