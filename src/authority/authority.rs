@@ -55,7 +55,7 @@ pub struct Authority {
     /// The trust domain that this server is the CA of, if there is one.
     pub own_domain: Option<OwnDomain>,
     /// The keys that sign tokens and derive secrets.
-    pub keyring: Keyring,
+    pub keyring: Arc<Keyring>,
     /// Seals and opens the private keys.
     pub sealer: Arc<dyn Sealer>,
     /// Allocates indices in status lists.
@@ -219,7 +219,8 @@ impl Authority {
         let began = (parts.system.wall(), parts.system.steady());
         let over = Arc::new(ReplicaLedger::new(ledger.clone(), parts.system.clone()));
         let tracer = Tracer::new(parts.traced, parts.system.clone());
-        let leases = LeaseDriver::new(over, parts.connectors, parts.system.clone());
+        let keyring = Arc::new(Keyring::default());
+        let leases = LeaseDriver::new(over, parts.connectors, keyring.clone(), parts.system.clone());
         let authority = Arc::new(Authority {
             ledger,
             catalog: Catalog::new(&parts.decider.issuer),
@@ -227,7 +228,7 @@ impl Authority {
             bundles: parts.bundles,
             oidc: parts.oidc,
             own_domain: parts.own_domain,
-            keyring: Keyring::default(),
+            keyring,
             sealer: parts.sealer,
             status,
             leases,
@@ -298,7 +299,8 @@ impl Authority {
         {
             tracing::error!(%fault, "a key could not be loaded");
         }
-        if changes().any(|r| revokes_a_key(r)) {
+        // A registration may need a key that its environment does not have yet.
+        if changes().any(|r| revokes_a_key(r) || matches!(r.event, Some(Event::UpstreamSet(_)))) {
             self.key_revoked.notify_one();
         }
         let domains: Vec<&str> = changes().filter_map(|r| changed_domain(r)).collect();

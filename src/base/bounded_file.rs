@@ -1,6 +1,6 @@
 //! Opens files that may be something else, and reads whole files of bounded size.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
@@ -48,6 +48,14 @@ pub fn read(path: &Path, max: usize) -> io::Result<Zeroizing<Vec<u8>>> {
     let file = open(path)?;
     let length = file.metadata()?.len();
     whole(file, usize::try_from(length).unwrap_or(max), max)
+}
+
+/// Like [`read`], with the metadata of the very file that was read.
+pub fn read_with_metadata(path: &Path, max: usize) -> io::Result<(Zeroizing<Vec<u8>>, Metadata)> {
+    let file = open(path)?;
+    let found = file.metadata()?;
+    let length = usize::try_from(found.len()).unwrap_or(max);
+    Ok((whole(file, length, max)?, found))
 }
 
 /// Like [`read`], as text.

@@ -17,4 +17,5 @@ pub mod log_queue;
 pub mod plural;
 pub mod refusal;
 pub mod system;
+pub mod system_roots;
 pub mod trace;

@@ -3,6 +3,8 @@
 //! The policies read roles, upstream, scopes, and whether a tool is named, but not purpose, arguments digest or counts. Requests that
 //! differ in purpose, tool and arguments therefore share a verdict.
 
+use std::sync::Arc;
+
 use mayfly_base::document::SourceFile;
 use mayfly_identity::spiffe_id::{IdDefect, SpiffeId};
 use mayfly_ledger::upstream::registry::{
@@ -86,6 +88,7 @@ pub fn upstream(team: &str) -> Result<Upstream, IdDefect> {
         alg: Alg::Es256,
         proof_of_possession: ProofOfPossession::None,
         rotation: None,
+        settings: Arc::default(),
     })
 }
 

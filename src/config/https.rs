@@ -26,10 +26,7 @@ use super::files::{self, FileProblem};
 use mayfly_base::document::url::WebUrl;
 use mayfly_base::limits;
 use mayfly_base::system::System;
-
-/// The locations of the system's trusted roots: Debian, Fedora, SUSE, Alpine and others.
-const SYSTEM_ROOTS: &[&str] =
-    &["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem", "/etc/ssl/cert.pem"];
+use mayfly_base::system_roots::system_roots;
 
 const FORM: &str = "application/x-www-form-urlencoded";
 const JSON: &str = "application/json";
@@ -120,11 +117,6 @@ pub fn roots(path: &Path) -> Result<RootCertStore, FileProblem> {
         return Err(FileProblem::new(path, "has no CA certificate in PEM", "name the file that holds the roots"));
     }
     Ok(roots)
-}
-
-/// The file of the system's trusted roots.
-pub fn system_roots() -> Option<PathBuf> {
-    SYSTEM_ROOTS.iter().map(PathBuf::from).find(|path| path.is_file())
 }
 
 impl HttpsClient {

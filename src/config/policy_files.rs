@@ -11,6 +11,7 @@ use mayfly_base::bounded_file::read_text;
 use mayfly_base::document::remedy::shell_quoted;
 use mayfly_base::document::{Diagnostic, SourceFile};
 use mayfly_base::limits;
+use mayfly_credential::connectors::READERS;
 use mayfly_ledger::upstream::file;
 use mayfly_ledger::upstream::registry::{Registry, Upstream};
 use mayfly_policy::PolicySet;
@@ -111,7 +112,7 @@ pub fn upstreams(directory: &Path) -> Result<Registry, Vec<Diagnostic>> {
     let (mut read, mut wrong): (Vec<Upstream>, Vec<Diagnostic>) = (Vec::new(), Vec::new());
     for path in files {
         let there = |c: Diagnostic| Diagnostic { file: path.display().to_string(), ..c };
-        match source(&path, limits::UPSTREAM_FILE_BYTES).map_err(|c| vec![c]).and_then(|text| file::parse(&text)) {
+        match source(&path, limits::UPSTREAM_FILE_BYTES).map_err(|c| vec![c]).and_then(|text| file::parse(&text, &READERS)) {
             Ok(upstream) => read.push(upstream),
             Err(complaints) => wrong.extend(complaints.into_iter().map(there)),
         }

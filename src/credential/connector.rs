@@ -8,9 +8,16 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use aws_lc_rs::hmac;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use zeroize::Zeroizing;
+
+use super::keyring::LoadedKey;
 use super::{CredentialKind, CredentialMaterial};
 use mayfly_ledger::record;
 use mayfly_ledger::state::Lease;
+use mayfly_ledger::upstream::settings::KindSettings;
 use mayfly_verify::seq::{CredentialId, LeaseId, Millis};
 
 /// A boxed future returned by a kind.
@@ -30,6 +37,47 @@ pub struct MintOrder<'a> {
     pub audience: &'a str,
     /// The upstream's base URL.
     pub base_url: &'a str,
+    /// The sections of the registration. Empty for a repeat: the registration may have changed since the credential was made.
+    pub settings: &'a KindSettings,
+    /// The terms of the lease, as returned by [`UpstreamConnector::name`]. Empty during the call of `name`.
+    pub terms: &'a str,
+    /// The key for [`MintOrder::password`]. `None` unless the kind [derives](UpstreamConnector::derives).
+    pub passwords: Option<&'a LoadedKey>,
+}
+
+impl MintOrder<'_> {
+    /// The password of the credential: the same for each repeat of the request, and known to nobody without the sealed key. It has 43
+    /// characters of the URL-safe base64 alphabet.
+    pub fn password(&self) -> Result<Zeroizing<String>, MakeError> {
+        let mac = self.passwords.and_then(LoadedKey::mac);
+        let mac = mac.ok_or_else(|| MakeError::Refused("mayfly has no key for deriving passwords".to_owned()))?;
+        let mut context = hmac::Context::with_key(mac);
+        context.update(self.kind_name().as_bytes());
+        context.update(b"\0");
+        context.update(self.credential.as_bytes());
+        let tag = context.sign();
+        let mut text = Zeroizing::new(String::with_capacity(PASSWORD_CHARACTERS));
+        URL_SAFE_NO_PAD.encode_string(tag.as_ref(), &mut text);
+        Ok(text)
+    }
+
+    /// Separates the passwords of different kinds.
+    fn kind_name(&self) -> &'static str {
+        CredentialKind::from_number(self.issued.kind).map_or("", CredentialKind::name)
+    }
+}
+
+/// Base64 without padding of the 32 bytes of an HMAC-SHA256.
+const PASSWORD_CHARACTERS: usize = 43;
+
+/// The order to undo or to check what was made under a lease.
+pub struct UndoOrder<'a> {
+    /// The lease's id.
+    pub id: LeaseId,
+    /// The lease.
+    pub lease: &'a Lease,
+    /// The terms of the lease, as returned by [`UpstreamConnector::name`] when it was opened, perhaps by an earlier version.
+    pub terms: &'a str,
 }
 
 /// The credential to be made, identified before it is made.
@@ -40,6 +88,9 @@ pub struct UpstreamHandle {
     pub handle: String,
     /// When the credential ends by itself at the upstream; 0 if it never does.
     pub ends_at: Millis,
+    /// Everything else that undoing needs, without a secret: the address and the choices of the registration, which may be changed or
+    /// retired by then. At most `limits::LEASE_TERMS_BYTES`.
+    pub terms: String,
 }
 
 /// A credential that was made.
@@ -93,16 +144,30 @@ pub trait UpstreamConnector: Send + Sync + 'static {
     fn make<'a>(&'a self, order: &'a MintOrder<'a>) -> ConnectorFuture<'a, Result<UpstreamCredential, MakeError>>;
 
     /// Undoes the credential. Afterwards it opens nothing, and sessions that it opened are ended.
-    fn undo<'a>(&'a self, id: LeaseId, lease: &'a Lease) -> ConnectorFuture<'a, Result<(), UndoError>>;
+    fn undo<'a>(&'a self, order: &'a UndoOrder<'a>) -> ConnectorFuture<'a, Result<(), UndoError>>;
 
     /// Whether the credential no longer exists. A lease closes only after `true`.
-    fn is_gone<'a>(&'a self, id: LeaseId, lease: &'a Lease) -> ConnectorFuture<'a, Result<bool, UndoError>>;
+    fn is_gone<'a>(&'a self, order: &'a UndoOrder<'a>) -> ConnectorFuture<'a, Result<bool, UndoError>>;
 
     /// How long after giving up on `make` its request may still take effect upstream, in milliseconds.
     fn settles_ms(&self) -> u64;
 
     /// The answer to a repeat of the request, for a live credential.
     fn again<'a>(&'a self, order: &'a MintOrder<'a>) -> ConnectorFuture<'a, Result<RepeatResponse, MakeError>>;
+
+    /// Whether the kind derives its passwords with [`MintOrder::password`]. The environments of its upstreams then have a key for that.
+    fn derives(&self) -> bool {
+        false
+    }
+
+    /// Uses a credential that was made for a test of the upstream, in the least way. Returns what was done, in words.
+    fn use_once<'a>(
+        &'a self,
+        _order: &'a MintOrder<'a>,
+        _answer: &'a CredentialMaterial,
+    ) -> ConnectorFuture<'a, Result<String, MakeError>> {
+        Box::pin(std::future::ready(Err(MakeError::Refused("this kind has no way to use a credential by itself".to_owned()))))
+    }
 }
 
 /// The remote kinds that the server supports.
@@ -118,9 +183,9 @@ impl UpstreamConnectors {
         self
     }
 
-    /// Whether there is no remote kind.
-    pub fn is_empty(&self) -> bool {
-        self.by_kind.is_empty()
+    /// Whether a kind derives its passwords.
+    pub fn derives(&self, kind: CredentialKind) -> bool {
+        self.of(kind).is_some_and(|connector| connector.derives())
     }
 
     /// The implementation of a kind.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::IssuedToken;
+use super::connectors;
 use super::jwt::{SigningInput, TokenContent};
 use super::keyring::{ES256, Keyring, LoadedKey};
 use super::minted::{CredentialDetails, CredentialMaterial, CredentialSummary, MintedCredential, Novelty, OutcomeReporter};
@@ -121,8 +122,8 @@ impl CredentialKind {
     }
 
     /// Whether this version issues the kind. The other kinds have reserved numbers and names, and are refused with `NOT_SERVED`.
-    pub const fn served(self) -> bool {
-        matches!(self, CredentialKind::Jwt | CredentialKind::Reference)
+    pub fn served(self) -> bool {
+        matches!(self, CredentialKind::Jwt | CredentialKind::Reference) || connectors::has(self)
     }
 }
 

@@ -3,23 +3,28 @@
 //! - [`kind`]: the table of kinds, and minting of the kinds that mayfly makes itself. To add a kind: one file, and one line in the table.
 //! - [`minted`]: a credential before its commit. A receipt of the ledger turns it into [`IssuedCredential`], the only value that an answer
 //!   is made of.
-//! - [`jwt`], [`mod@reference`]: kinds that mayfly makes itself. [`connector`]: the interface of kinds that an upstream makes.
+//! - [`jwt`], [`mod@reference`]: kinds that mayfly makes itself. [`connector`]: the interface of kinds that an upstream makes;
+//!   [`connectors`]: the table of those that are built in, each with a folder of its own; [`access`]: how they reach their upstreams.
 //! - [`batch`]: minting a batch whose common part is made once.
 //! - [`token`]: a bearer token in memory.
 //! - [`x509`]: certificates and CRLs of mayfly's own trust domain.
 //! - [`keyring`]: the keys that sign and derive. [`status_list`]: allocation of indexes in status lists.
 #![forbid(unsafe_code)]
 
+pub mod access;
 #[cfg(feature = "fast")]
 pub mod batch;
 #[cfg(test)]
 mod batch_tests;
 pub mod connector;
+pub mod connectors;
 pub mod jwt;
 pub mod keyring;
 pub mod kind;
 pub mod lease;
 pub mod minted;
+#[cfg(feature = "postgres")]
+mod postgres;
 pub mod reference;
 pub mod status_list;
 #[cfg(any(test, debug_assertions, feature = "testing"))]

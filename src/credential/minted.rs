@@ -38,6 +38,8 @@ pub enum CredentialMaterial {
         password: Zeroizing<String>,
         /// Roots for verifying the server, in PEM. Empty: the roots of the system.
         server_ca_pem: String,
+        /// The server takes no TLS. Only on the host of mayfly itself.
+        plaintext: bool,
     },
     /// An X.509 certificate.
     Certificate {

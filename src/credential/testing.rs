@@ -206,6 +206,7 @@ pub fn plain(kind: u32, now: Millis, revision: Seq) -> GrantParts {
         grounds: Vec::new(),
         audience: "https://echo.example".into(),
         base_url: "https://echo.example/api".into(),
+        settings: Default::default(),
         algorithm: "ES256",
         issuer: "https://mayfly.example/dev".into(),
         author: Author::SpiffeId(AGENT.into()),

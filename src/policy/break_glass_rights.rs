@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use mayfly_base::document::{Field, Section};
 use mayfly_base::limits;
 use mayfly_ledger::record::Principal;
-use mayfly_ledger::upstream::file::{approver, each, kind, scope_name};
+use mayfly_ledger::upstream::file::{approver, each, known_kind, scope_name};
 use mayfly_ledger::upstream::registry::{Approver, Kind};
 
 /// One named set of break-glass rights.
@@ -90,7 +90,7 @@ fn read(field: &Field<'_>, section: &Section<'_>, environments: &[String]) -> Op
     let upstreams = section.required("upstreams").and_then(|f| upstreams(&f));
     let tools = section.optional("tools").map_or(Some(Vec::new()), |f| each(&f, 1, |f| f.text(limits::NAME_BYTES)));
     let any_tool = section.optional("any_tool").map_or(Some(false), |f| f.boolean());
-    let kinds = section.optional("kinds").map_or(Some(Vec::new()), |f| each(&f, 1, kind));
+    let kinds = section.optional("kinds").map_or(Some(Vec::new()), |f| each(&f, 1, known_kind));
     let ttl = section.optional("ttl");
     let ttl_ms = ttl.map_or(Some(limits::BREAK_GLASS_MS), |f| f.duration(limits::BREAK_GLASS_MIN_MS, limits::BREAK_GLASS_MS));
     let (open, review) = (open?, review?);

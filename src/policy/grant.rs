@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use mayfly_ledger::record::{Author, CredentialIssued, Principal, RequestRecord, TaskOpened};
 use mayfly_ledger::state::{RequestKey, SupportingGrant, TaskSpec, request_key};
+use mayfly_ledger::upstream::settings::KindSettings;
 use mayfly_ledger::writer::template::IssuanceRequest;
 use mayfly_verify::seq::{Seq, TaskId};
 
@@ -32,6 +33,8 @@ pub struct GrantParts {
     pub audience: Arc<str>,
     /// The upstream's base URL.
     pub base_url: Arc<str>,
+    /// The sections of the registration for kinds that the upstream makes.
+    pub settings: Arc<KindSettings>,
     /// The JOSE algorithm that the upstream accepts.
     pub algorithm: &'static str,
     /// `iss`: the issuer path of the environment.

@@ -6,9 +6,11 @@ use super::{engine, webhook};
 use mayfly_authority::admission::rate_limits::CallerRates;
 use mayfly_authority::authority::AuthorityLimits;
 use mayfly_base::limits;
+use mayfly_base::system::System;
 use mayfly_base::trace;
 use mayfly_config::config::Config;
 use mayfly_credential::connector::UpstreamConnectors;
+use mayfly_credential::connectors;
 use mayfly_credential::lease::{ConnectorSettings, LeaseConcurrency, LeaseTiming};
 use mayfly_ledger::{LedgerSettings, Quotas};
 
@@ -66,6 +68,11 @@ pub(super) fn trace_settings(config: &Config) -> trace::TracerSettings {
         per_second: to.map_or(0, |traces| traces.per_second),
         log_calls: config.log.calls,
     }
+}
+
+/// The connectors of this build, as configured.
+pub(super) fn built_in_connectors(config: &Config, system: &System) -> ConnectorSettings {
+    connector_settings(config, connectors::built_in(config.upstream_secrets_dir.clone(), system))
 }
 
 /// The configured timing and limits of upstream leases, for these connectors.

@@ -12,14 +12,14 @@ use super::reload::{ConfigOrigin, Reloader};
 use super::start::start_given;
 use super::telemetry::{self, Format};
 use super::{
-    Addresses, RunningServer, StartFailure, StartProblem, connector_settings, file_limit, harden, memory, server_identity,
+    Addresses, RunningServer, StartFailure, StartProblem, config_mapping::built_in_connectors, file_limit, harden, memory,
+    server_identity,
 };
 use mayfly_base::atomic_file::{self, SHARED, may_be_replaced};
 use mayfly_base::limits;
 use mayfly_base::log_queue;
 use mayfly_base::system::System;
 use mayfly_config::config::Config;
-use mayfly_credential::connector::UpstreamConnectors;
 
 /// Runs a server until SIGTERM or SIGINT, which shut it down cleanly. A second signal ends it at once, without losing anything
 /// acknowledged. SIGHUP reloads the configuration.
@@ -125,7 +125,7 @@ fn serve(
         return Ok(());
     };
     let given = given.map_err(|why| StartProblem::new(why, config))?;
-    let running = start_given(config, &system, connector_settings(config, UpstreamConnectors::default()), given)?;
+    let running = start_given(config, &system, built_in_connectors(config, &system), given)?;
     if let Some(path) = ready {
         let no_file = |error| StartProblem::new(StartFailure::ReadyFile { path: path.to_owned(), error }, config);
         write_ready(path, running.addresses(), &system).map_err(no_file)?;

@@ -28,7 +28,6 @@ use mayfly_base::system::System;
 use mayfly_config::config::{Config, ConfigFinding, FindingSubject, SealingKeySource};
 use mayfly_config::policy_files;
 use mayfly_config::workload_api::AgentMessage;
-use mayfly_credential::connector::UpstreamConnectors;
 use mayfly_credential::lease::ConnectorSettings;
 use mayfly_ledger::{Ledger, ProposalKind};
 use mayfly_policy::VerdictCache;
@@ -37,7 +36,7 @@ use mayfly_store::sealing::SealingKey;
 
 /// Starts a server in its own threads. Blocks until the server answers; may be called from any context.
 pub fn start(config: &Config, system: &System) -> Result<RunningServer, StartProblem> {
-    start_with(config, system, config_mapping::connector_settings(config, UpstreamConnectors::default()))
+    start_with(config, system, config_mapping::built_in_connectors(config, system))
 }
 
 /// As [`start`], with credential kinds whose credentials are made at upstreams, and their times and places as

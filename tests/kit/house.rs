@@ -232,7 +232,7 @@ fn import(authority: &Authority, system: &System) {
     };
     let mut records = vec![Record::new(Author::Mayfly("imported".into()), Event::PolicySet(policy))];
     for name in ["echo", "repos", "tickets"] {
-        let upstream = mayfly::upstream::file::parse(&source(&format!("upstreams/{name}.toml"))).unwrap();
+        let upstream = mayfly::upstream::file::parse(&source(&format!("upstreams/{name}.toml")), &[]).unwrap();
         let set = UpstreamUpdated {
             name: upstream.name.clone(),
             version: 1,

@@ -351,7 +351,8 @@ fn dev() -> (PolicySet, BTreeMap<String, mayfly::upstream::registry::Upstream>) 
         PolicySet::compile(vec![read("policy.cedar")], read("roles.toml")).unwrap_or_else(|wrong| panic!("{}", said(&wrong)));
     assert!(set.warnings().is_empty(), "{}", said(set.warnings()));
     let upstreams = ["echo", "repos", "tickets"].map(|name| {
-        let parsed = file::parse(&read(&format!("upstreams/{name}.toml"))).unwrap_or_else(|wrong| panic!("{}", said(&wrong)));
+        let parsed =
+            file::parse(&read(&format!("upstreams/{name}.toml")), &[]).unwrap_or_else(|wrong| panic!("{}", said(&wrong)));
         (name.to_owned(), parsed)
     });
     (set, BTreeMap::from(upstreams))

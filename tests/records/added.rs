@@ -32,7 +32,15 @@ pub fn all() -> Vec<(String, Record)> {
     .chain(tasks())
     .chain(traces())
     .chain(readings())
+    .chain(leases())
     .collect()
+}
+
+/// A lease with the terms under which it is undone.
+fn leases() -> impl Iterator<Item = (String, Record)> {
+    let terms = text(r#"{"admin":"mayfly","target":"postgres://db.example.org/orders"}"#);
+    let opened = LeaseOpened { lease: id(7), credential: id(0xc5), terms, ..LeaseOpened::default() };
+    [(text("v14/60-lease-opened-terms"), Record::new(Author::SpiffeId(agent()), Event::LeaseOpened(opened)))].into_iter()
 }
 
 /// Records of audit reads and backups.

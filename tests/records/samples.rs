@@ -338,6 +338,7 @@ fn upkeep() -> Vec<(&'static str, Event)> {
         kind: 5,
         handle: text("mayfly_c1c1"),
         ends_at: 1_700_000_300_000,
+        terms: String::new(),
     };
     let closed = LeaseClosed { lease: id(6), end: LeaseEnd::Undone as i32, detail: text("role dropped") };
     let taken = SnapshotTaken { seq: (1 << 45) + 99, position: 40, digest: digest(0xf1) };

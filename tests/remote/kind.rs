@@ -4,12 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mayfly::credential::connector::{
-    ConnectorFuture, MakeError, MintOrder, RepeatResponse, UndoError, UpstreamConnector, UpstreamConnectors, UpstreamCredential,
-    UpstreamHandle,
+    ConnectorFuture, MakeError, MintOrder, RepeatResponse, UndoError, UndoOrder, UpstreamConnector, UpstreamConnectors,
+    UpstreamCredential, UpstreamHandle,
 };
 use mayfly::credential::{CredentialKind, CredentialMaterial, IssuedToken};
-use mayfly::ledger::state::Lease;
-use mayfly::seq::{LeaseId, Millis};
+use mayfly::seq::Millis;
 use mayfly::upstream::lease::{ConnectorSettings, LeaseConcurrency, LeaseTiming};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
@@ -83,7 +82,7 @@ impl UpstreamConnector for Accounts {
         if self.tells {
             let _ = say(self.address, &format!("NAME {handle}"));
         }
-        Ok(UpstreamHandle { handle, ends_at: Millis(0) })
+        Ok(UpstreamHandle { handle, ends_at: Millis(0), terms: String::new() })
     }
 
     fn make<'a>(&'a self, order: &'a MintOrder<'a>) -> ConnectorFuture<'a, Result<UpstreamCredential, MakeError>> {
@@ -95,12 +94,12 @@ impl UpstreamConnector for Accounts {
         })
     }
 
-    fn undo<'a>(&'a self, _: LeaseId, lease: &'a Lease) -> ConnectorFuture<'a, Result<(), UndoError>> {
-        Box::pin(async move { dropped(self.call("DROP", &lease.handle).await) })
+    fn undo<'a>(&'a self, order: &'a UndoOrder<'a>) -> ConnectorFuture<'a, Result<(), UndoError>> {
+        Box::pin(async move { dropped(self.call("DROP", &order.lease.handle).await) })
     }
 
-    fn is_gone<'a>(&'a self, _: LeaseId, lease: &'a Lease) -> ConnectorFuture<'a, Result<bool, UndoError>> {
-        Box::pin(async move { gone(self.call("HAS", &lease.handle).await) })
+    fn is_gone<'a>(&'a self, order: &'a UndoOrder<'a>) -> ConnectorFuture<'a, Result<bool, UndoError>> {
+        Box::pin(async move { gone(self.call("HAS", &order.lease.handle).await) })
     }
 
     fn settles_ms(&self) -> u64 {

@@ -6,16 +6,15 @@ use std::time::Duration;
 
 use mayfly::credential::CredentialKind as Number;
 use mayfly::credential::connector::{
-    ConnectorFuture, MakeError, MintOrder, RepeatResponse, UndoError, UpstreamConnector, UpstreamConnectors, UpstreamCredential,
-    UpstreamHandle,
+    ConnectorFuture, MakeError, MintOrder, RepeatResponse, UndoError, UndoOrder, UpstreamConnector, UpstreamConnectors,
+    UpstreamCredential, UpstreamHandle,
 };
 use mayfly::identity::caller::Operator;
-use mayfly::ledger::state::Lease;
 use mayfly::limits;
 use mayfly::policy::exchange_request::TaskChoice;
 use mayfly::refusal::Reason;
 use mayfly::revocation::Target;
-use mayfly::seq::{LeaseId, Millis};
+use mayfly::seq::Millis;
 use mayfly::store::memory::MemoryStore;
 use mayfly::store::{Store, StoreError, StoreId};
 use mayfly::upstream::lease::{ConnectorSettings, LeaseConcurrency, LeaseStatus};
@@ -36,18 +35,18 @@ impl UpstreamConnector for Stuck {
     }
 
     fn name(&self, order: &MintOrder<'_>) -> Result<UpstreamHandle, MakeError> {
-        Ok(UpstreamHandle { handle: order.lease.to_string(), ends_at: Millis(0) })
+        Ok(UpstreamHandle { handle: order.lease.to_string(), ends_at: Millis(0), terms: String::new() })
     }
 
     fn make<'a>(&'a self, _: &'a MintOrder<'a>) -> ConnectorFuture<'a, Result<UpstreamCredential, MakeError>> {
         Box::pin(std::future::pending())
     }
 
-    fn undo<'a>(&'a self, _: LeaseId, _: &'a Lease) -> ConnectorFuture<'a, Result<(), UndoError>> {
+    fn undo<'a>(&'a self, _: &'a UndoOrder<'a>) -> ConnectorFuture<'a, Result<(), UndoError>> {
         Box::pin(async { Ok(()) })
     }
 
-    fn is_gone<'a>(&'a self, _: LeaseId, _: &'a Lease) -> ConnectorFuture<'a, Result<bool, UndoError>> {
+    fn is_gone<'a>(&'a self, _: &'a UndoOrder<'a>) -> ConnectorFuture<'a, Result<bool, UndoError>> {
         Box::pin(async { Ok(true) })
     }
 

@@ -122,7 +122,7 @@ impl Land {
         let text =
             text.replace("7780", if name == "prod" { "7781" } else { "7782" }).replace("\"you\"", &format!("\"you-{name}\""));
         let text = text.replace("/operator/you", &format!("/{name}/mary"));
-        let upstream = mayfly::upstream::file::parse(&SourceFile::new("echo.toml", text)).unwrap();
+        let upstream = mayfly::upstream::file::parse(&SourceFile::new("echo.toml", text), &[]).unwrap();
         let set = UpstreamUpdated {
             name: upstream.name.clone(),
             version: 1,
@@ -170,6 +170,7 @@ impl Land {
             kind: 5,
             handle: format!("role-{environment}-{n}"),
             ends_at: 0,
+            terms: String::new(),
         };
         let record = Record::new(Author::LocalUid(0), Event::LeaseOpened(lease));
         w.run(w.authority().ledger.commit(ProposalKind::Grant, vec![record])).unwrap();

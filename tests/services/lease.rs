@@ -21,6 +21,7 @@ fn opened(w: &World, n: u8, upstream: &str) -> String {
         kind: 5,
         handle: format!("role_{n}"),
         ends_at: 0,
+        terms: String::new(),
     };
     let record = Record::new(Author::LocalUid(0), Event::LeaseOpened(lease));
     w.run(w.authority().ledger.commit(ProposalKind::Grant, vec![record])).unwrap();

@@ -35,7 +35,7 @@ const HEALTH: &str = "/grpc.health.v1.Health/Check";
 const OPERATORS: &[&str] =
     &["Revoke", "GetRevocation", "ListRules", "AddLock", "ListLocks", "LiftLock", "ListFollowers", "BlastRadius"];
 /// The rpcs that this version does not implement.
-const NOT_SERVED: &[&str] = &["TestUpstream", "PutSecret"];
+const NOT_SERVED: &[&str] = &["PutSecret"];
 /// The services that are not on the workload listener.
 const ELSEWHERE: &[&str] = &["PolicyService", "ServerService"];
 

@@ -149,6 +149,11 @@ fn a_policy_set_is_shown_with_its_roles() {
 fn what_is_not_served_says_so() {
     let w = world();
     let up = upstreams(&w);
-    refused(w.run(up.test_upstream(ask(&ROOT, Default::default()))), Reason::NotServed);
+    // An upstream whose credentials mayfly signs has nothing to test.
+    let echo = || pb::TestUpstreamRequest { upstream: "echo".into() };
+    refused(w.run(up.test_upstream(ask(&ROOT, echo()))), Reason::NotServed);
+    refused(w.run(up.test_upstream(ask(&w.workload("/agent/a"), echo()))), Reason::NotAuthenticated);
+    refused(w.run(up.test_upstream(ask(&ROOT, pb::TestUpstreamRequest { upstream: "none".into() }))), Reason::NotFound);
+    bad(w.run(up.test_upstream(ask(&ROOT, Default::default()))), "upstream");
     refused(w.run(up.put_secret(ask(&ROOT, Default::default()))), Reason::NotServed);
 }

@@ -33,6 +33,8 @@ export interface DatabaseLogin {
   readonly password: Secret;
   /** The roots of the server's certificate, PEM. Empty: those of the system. */
   readonly serverCaPem: string;
+  /** The server takes no TLS, as only one on the host of mayfly may. */
+  readonly plaintext: boolean;
 }
 
 /** An X.509 certificate for the key of the request. */
@@ -179,8 +181,8 @@ export class Credential implements AsyncDisposable {
 
   /** For the kinds postgres, mysql and redis. */
   get login(): DatabaseLogin {
-    const { host, port, database, user, password, serverCaPem } = this.#of('databaseLogin', 'login');
-    return { host, port, database, user, password: new Secret(password), serverCaPem };
+    const { host, port, database, user, password, serverCaPem, plaintext } = this.#of('databaseLogin', 'login');
+    return { host, port, database, user, password: new Secret(password), serverCaPem, plaintext };
   }
 
   /** For the kind x509. */

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
+use super::super::status::problem;
 use super::super::wire;
 use super::page::{NamePageRequest, within_bytes};
 use super::request_checks::{self, not_served, refused};
@@ -14,7 +15,7 @@ use mayfly_authority::registry::inventory::Inventory;
 use mayfly_authority::registry::registrations::{OwnerDeparture, UpstreamStatus, registered};
 use mayfly_authority::tasks::Actor;
 use mayfly_base::limits;
-use mayfly_base::refusal::{Error, Refusal};
+use mayfly_base::refusal::{Error, Reason, Refusal};
 use mayfly_ledger::state::DocumentVersion;
 use mayfly_ledger::upstream::registry::Upstream;
 use mayfly_policy::{admin, exchange_request};
@@ -120,7 +121,8 @@ impl UpstreamApi {
     /// A registration; for operators with findings for an auditor.
     fn with_findings(&self, upstream: &Upstream, version: &DocumentVersion, inventory: Option<&Inventory>) -> pb::Upstream {
         let shown = wire::upstream_to_pb(upstream, version);
-        let Some(inventory) = inventory else { return shown };
+        // Workloads learn what they may ask for, not how it is granted.
+        let Some(inventory) = inventory else { return pb::Upstream { settings: Vec::new(), ..shown } };
         let (live, last_used) = inventory.used(&upstream.name);
         let found = inventory.findings(upstream, version, self.0.system.wall());
         pb::Upstream {
@@ -190,6 +192,17 @@ impl UpstreamApi {
         Ok(pb::ReturnOwnerResponse { seq: seq.as_u64(), upstreams })
     }
 
+    async fn test(&self, actor: &Actor, ask: &pb::TestUpstreamRequest) -> Result<pb::TestUpstreamResponse, Error> {
+        let operator = request_checks::operator(actor)?;
+        let steps = self.0.test_upstream(operator, &exchange_request::name("upstream", &ask.upstream)?).await?;
+        let steps = steps.into_iter().map(|step| pb::TestStep {
+            name: step.name,
+            problem: step.problem.map(|what| problem(Error::Refusal(Refusal::new(Reason::UpstreamFailed, what)))),
+            took: Some(wire::duration(step.took_ms)),
+        });
+        Ok(pb::TestUpstreamResponse { steps: steps.collect() })
+    }
+
     /// The compiled registration from the catalog, if it is of this version.
     fn compiled(&self, name: &str, version: &DocumentVersion) -> Option<Arc<Upstream>> {
         let compiled = self.0.catalog.now();
@@ -237,8 +250,12 @@ impl UpstreamService for UpstreamApi {
         self.owner_back(&actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "return_owner"))
     }
 
-    async fn test_upstream(&self, _: Request<pb::TestUpstreamRequest>) -> Result<Response<pb::TestUpstreamResponse>, Status> {
-        not_served("TestUpstream")
+    async fn test_upstream(
+        &self,
+        request: Request<pb::TestUpstreamRequest>,
+    ) -> Result<Response<pb::TestUpstreamResponse>, Status> {
+        let actor = request_checks::actor(&self.0, &request, "test_upstream")?;
+        self.test(&actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "test_upstream"))
     }
 
     async fn put_secret(&self, _: Request<pb::PutSecretRequest>) -> Result<Response<pb::PutSecretResponse>, Status> {

@@ -5,7 +5,9 @@ use toml::{Table, Value};
 use super::{millis, timestamp};
 use mayfly_base::document::quantity::duration_text;
 use mayfly_base::document::{Diagnostic, SourceFile};
+use mayfly_base::limits;
 use mayfly_base::refusal::Refusal;
+use mayfly_credential::connectors::READERS;
 use mayfly_ledger::state::DocumentVersion;
 use mayfly_ledger::upstream::file;
 use mayfly_ledger::upstream::findings::{FindingKind, UpstreamFinding};
@@ -51,10 +53,16 @@ pub fn upstream_to_pb(upstream: &Upstream, version: &DocumentVersion) -> pb::Ups
         min_ttl: seconds(upstream.ttl.min),
         default_ttl: seconds(upstream.ttl.default),
         algorithm: upstream.alg.as_str().to_owned(),
+        settings: upstream.settings.iter().filter_map(|(kind, section)| settings_to_pb(kind, section)).collect(),
         author: version.by.as_ref().map(|by| super::identity_of_who(by)),
         at: super::timestamp_or_none(version.at),
         ..pb::Upstream::default()
     }
+}
+
+fn settings_to_pb(kind: &str, section: &serde_json::Value) -> Option<pb::KindSettings> {
+    let kind = Kind::ALL.iter().find(|known| known.as_str() == kind)?;
+    Some(pb::KindSettings { kind: i32::from(kind.tag()), json: section.to_string() })
 }
 
 fn approver_to_pb(approver: &Approver) -> pb::Approver {
@@ -83,7 +91,7 @@ pub fn finding_to_pb(finding: &UpstreamFinding) -> pb::RegistrationFinding {
 /// the same rules.
 pub fn upstream_from_pb(upstream: &pb::Upstream) -> Result<Upstream, Refusal> {
     let source = SourceFile::new("upstream", upstream_document(upstream)?);
-    file::parse(&source).map_err(|complaints| Refusal::fields(complaints.iter().flat_map(violations).collect()))
+    file::parse(&source, &READERS).map_err(|complaints| Refusal::fields(complaints.iter().flat_map(violations).collect()))
 }
 
 /// A registration message as TOML, the form that `mayfly upstream add` reads. Absent fields are left out.
@@ -132,7 +140,24 @@ pub fn upstream_document(upstream: &pb::Upstream) -> Result<String, Refusal> {
     if !jwt.is_empty() {
         put(&mut root, "jwt", jwt);
     }
+    for settings in &upstream.settings {
+        let Value::String(kind) = kind(settings.kind)? else { continue };
+        put(&mut root, &kind, section(&settings.json)?);
+    }
     toml::to_string(&root).map_err(|e| Refusal::field("upstream", e))
+}
+
+/// The section of a kind, from JSON.
+fn section(json: &str) -> Result<Table, Refusal> {
+    let wrong = |what: &dyn std::fmt::Display| Refusal::field("upstream.settings", format!("is no section: {what}"));
+    if json.len() > limits::UPSTREAM_FILE_BYTES {
+        return Err(wrong(&format!("it has {} bytes", json.len())));
+    }
+    let section: serde_json::Value = serde_json::from_str(json).map_err(|e| wrong(&e))?;
+    match Value::try_from(section).map_err(|e| wrong(&e))? {
+        Value::Table(section) => Ok(section),
+        _ => Err(wrong(&"it must be a JSON object")),
+    }
 }
 
 fn put(table: &mut Table, key: &str, value: impl Into<Value>) {
@@ -215,6 +240,10 @@ fn violations(complaint: &Diagnostic) -> Vec<(String, String)> {
 }
 
 fn field_of(key: &str) -> String {
+    let section = key.split(['.', '[']).next().unwrap_or(key);
+    if READERS.iter().any(|reader| reader.kind.as_str() == section) {
+        return format!("upstream.settings.{key}");
+    }
     let (base, rest) = key.split_at(key.find('[').unwrap_or(key.len()));
     let base = match base {
         "name" => "upstream",
@@ -237,7 +266,7 @@ mod tests {
 
     fn registered() -> Upstream {
         let text = include_str!("../../cli/samples/upstreams/repos.toml");
-        file::parse(&SourceFile::new("repos.toml", text)).unwrap()
+        file::parse(&SourceFile::new("repos.toml", text), &READERS).unwrap()
     }
 
     fn version(upstream: &Upstream) -> DocumentVersion {

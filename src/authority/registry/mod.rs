@@ -11,3 +11,4 @@ pub mod inventory;
 pub mod policies;
 pub mod registrations;
 pub mod replay;
+pub mod upstream_test;

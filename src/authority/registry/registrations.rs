@@ -123,7 +123,14 @@ impl Authority {
         let why = self.widens(old.as_ref().map(|(old, _)| old), &new).await?;
         let permission = self.permission(operator, may, !why.is_empty())?;
         let asking = ApprovalRequest { environment: &new.environment, reason, why };
-        self.change_document(set, permission, asking, terms, UpstreamUpdated::NARROWED).await
+        let changed = self.change_document(set, permission, asking, terms, UpstreamUpdated::NARROWED).await?;
+        // So that the first exchange after the answer finds the key that it needs. Otherwise the schedule makes it.
+        if !terms.dry_run
+            && let Err(error) = self.tend_passwords(&new.environment).await
+        {
+            tracing::warn!(%error, upstream = %new.name, "a key for passwords could not be made yet");
+        }
+        Ok(changed)
     }
 
     /// The permissions of a registration that its previous version did not grant, in words.
@@ -330,7 +337,7 @@ impl Authority {
     }
 
     /// A durable registration in effect.
-    async fn standing_of(&self, name: &str) -> Result<Option<(Upstream, Arc<DocumentVersion>)>, Error> {
+    pub(super) async fn standing_of(&self, name: &str) -> Result<Option<(Upstream, Arc<DocumentVersion>)>, Error> {
         let Some(version) = self.document(DocumentTable::Upstreams, name).await? else { return Ok(None) };
         Ok(Some((registered(&version)?, version)))
     }

@@ -11,6 +11,7 @@ use mayfly_ledger::reader::search::HistoryFilter;
 use mayfly_ledger::record::{CredentialIssued, Event, LeaseClosed, LeaseEnd, NameKind, main_objects};
 use mayfly_ledger::revocation::{Facts, Rules, Target};
 use mayfly_ledger::state::State;
+use mayfly_ledger::upstream::registry::Upstream;
 use mayfly_verify::seq::{LeaseId, Millis, Seq, TaskId};
 
 /// The progress of a revocation.
@@ -123,6 +124,13 @@ impl UpstreamObjects {
 }
 
 impl Authority {
+    /// Whether a registration, also one that was retired, has a kind whose credentials the upstream makes.
+    fn makes_at_upstreams(&self) -> bool {
+        let versions: Vec<_> = self.ledger.peek(|state| state.upstreams.values().cloned().collect());
+        let elsewhere = |upstream: Upstream| upstream.kinds.iter().any(|kind| !kind.served());
+        versions.iter().any(|version| Upstream::from_text(&version.text).is_ok_and(elsewhere))
+    }
+
     /// The progress of the revocation at `seq` with these targets. `None` if history does not reach back to everything that it may have hit
     /// at upstreams.
     pub async fn reach(&self, seq: Seq, targets: &[Target]) -> Result<Option<RevocationProgress>, Error> {
@@ -131,7 +139,8 @@ impl Authority {
         while self.ledger.settled(|state| of.count(state, &mut at, now, &mut refused)).await? {
             tokio::task::yield_now().await;
         }
-        if !self.leases.any_kind() && self.ledger.peek(|state| state.leases.is_empty()) {
+        // History is read only where something may have been made at an upstream.
+        if self.ledger.peek(|state| state.leases.is_empty()) && !self.makes_at_upstreams() {
             return Ok(Some(RevocationProgress { refused, ..RevocationProgress::default() }));
         }
         let Some(made) = self.made([seq]).await.remove(&seq) else { return Ok(None) };

@@ -7,11 +7,13 @@ use crate::authority::Authority;
 use crate::revocation::revoke::{RevocationConfirmation, RevocationHits, confirm_needed};
 use crate::tasks::{IdempotencyKey, request_of};
 use mayfly_base::refusal::{Error, Fault, Reason, Refusal};
+use mayfly_credential::CredentialKind;
 use mayfly_credential::keyring::{self, Keyring, RotationPlan, RotationSchedule, value_name};
 use mayfly_ledger::ProposalKind;
 use mayfly_ledger::record::{Author, Event, KeyAdded, KeyPurpose, KeyState, Record};
 use mayfly_ledger::revocation::Target;
 use mayfly_ledger::state::ManagedKey;
+use mayfly_ledger::upstream::registry::{Kind, Upstream};
 use mayfly_policy::admin;
 use mayfly_verify::seq::Seq;
 
@@ -220,6 +222,18 @@ impl Authority {
         }
     }
 
+    /// Makes the first key for passwords in an environment whose upstreams need one, and keeps to its schedule afterwards.
+    pub(crate) async fn tend_passwords(&self, environment: &str) -> Result<(), Error> {
+        let derives = |kind: &Kind| CredentialKind::from_number(u32::from(kind.tag())).is_some_and(|k| self.leases.derives(k));
+        let compiled = self.catalog.now();
+        let here = |u: &Upstream| u.environment == environment && u.kinds.iter().any(&derives);
+        // A key that exists keeps to its schedule, whatever became of the registrations.
+        let has = || in_use(&self.ledger.peek(|s| s.keys.clone()), KeyPurpose::Password, environment).is_some();
+        let needed = compiled.upstreams().any(|r| here(&r.upstream)) || has();
+        drop(compiled);
+        if needed { self.rotate_due_keys(KeyPurpose::Password, environment).await } else { Ok(()) }
+    }
+
     async fn rotate_due_keys(&self, purpose: KeyPurpose, environment: &str) -> Result<(), Error> {
         for _ in 0..STEPS {
             let keys = self.ledger.peek(|s| s.keys.clone());
@@ -250,6 +264,9 @@ pub async fn run_key_maintenance(authority: &Authority) {
             if let Err(error) = authority.rotate_due_keys(purpose, environment).await {
                 tracing::error!(%error, environment, purpose = keyring::purpose_name(purpose), "key rotation failed");
             }
+        }
+        if let Err(error) = authority.tend_passwords(environment).await {
+            tracing::error!(%error, environment, purpose = keyring::purpose_name(KeyPurpose::Password), "key rotation failed");
         }
     }
     // Keys of no environment: those of the ledger, and of the server's own trust domain.

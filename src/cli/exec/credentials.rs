@@ -12,6 +12,7 @@ use super::super::server::ApiClient;
 use super::super::show::issued::{IssuedAnswerView, IssuedView};
 use super::super::{CommandContext, credential, terms};
 use super::ExecArgs;
+use super::database::{self, DatabaseVariables};
 use mayfly_base::limits;
 use mayfly_base::refusal::Reason;
 use mayfly_proto::mayfly::v1::{
@@ -28,6 +29,14 @@ pub struct Injected {
     variable: String,
     upstream: String,
     scopes: Vec<String>,
+}
+
+impl Injected {
+    /// The variable of the credential. That of a database has a name of its own, since it holds no token, unless the user chose one.
+    fn variable_for(&self, database: bool) -> String {
+        let usual = format!("{}_TOKEN", prefix(&self.upstream));
+        if database && self.variable == usual { format!("{}_URL", prefix(&self.upstream)) } else { self.variable.clone() }
+    }
 }
 
 /// Parses `github=repo:read,issues:read`.
@@ -113,6 +122,8 @@ struct HeldCredential {
     upstream: String,
     value: Zeroizing<String>,
     base_url: String,
+    /// For a login to a database, which has several parts.
+    database: Option<DatabaseVariables>,
     id: String,
     /// When the credential expires, milliseconds of the monotonic clock.
     ends: u64,
@@ -201,23 +212,37 @@ impl ProgramCredentials {
             _ => 0,
         };
         let issued = IssuedView::of(issued)?;
-        let Some(value) = issued.answer.plain() else {
-            let _ = credential::release(&self.server, &issued.about.0.credential_id).await;
-            return Err(CliError::Usage(format!(
-                "a credential of kind {} has several parts, which no variable holds",
-                issued.kind()
-            )));
+        let (value, database) = match self.values(&issued) {
+            Ok(values) => values,
+            Err(error) => {
+                let _ = credential::release(&self.server, &issued.about.0.credential_id).await;
+                return Err(error);
+            }
         };
         let base_url = match &issued.answer {
             IssuedAnswerView::BearerToken { base_url, .. } => base_url.clone(),
             _ => String::new(),
         };
-        let (variable, upstream, id) = (of.variable.clone(), of.upstream.clone(), issued.about.0.credential_id);
-        Ok(HeldCredential { variable, upstream, value, base_url, id, ends: asked + life })
+        let (variable, upstream, id) = (of.variable_for(database.is_some()), of.upstream.clone(), issued.about.0.credential_id);
+        Ok(HeldCredential { variable, upstream, value, base_url, database, id, ends: asked + life })
     }
 
-    /// The environment variables: the credentials, the addresses where they are accepted, and the task.
+    /// The value of the credential's variable: the credential, or the URL of a database with its login.
+    fn values(&self, issued: &IssuedView) -> Result<(Zeroizing<String>, Option<DatabaseVariables>), CliError> {
+        if let Some(database) = database::variables(&issued.kind(), &issued.answer, &self.system)? {
+            return Ok((database.url.clone(), Some(database)));
+        }
+        let several = || format!("a credential of kind {} has several parts, which no variable holds", issued.kind());
+        Ok((issued.answer.plain().ok_or_else(|| CliError::Usage(several()))?, None))
+    }
+
+    /// The environment variables: the credentials, the addresses where they are accepted, and the task. The variables of libpq are for one
+    /// database, so with several of them there are only their URLs.
     pub fn each(&self, mut set: impl FnMut(&str, &str)) {
+        let mut databases = self.held.iter().filter_map(|one| one.database.as_ref());
+        if let (Some(only), None) = (databases.next(), databases.next()) {
+            only.libpq.iter().for_each(|(name, value)| set(name, value));
+        }
         for one in &self.held {
             if !one.base_url.is_empty() {
                 set(&base_url(&one.upstream), &one.base_url);

@@ -8,6 +8,7 @@
 
 mod child;
 mod credentials;
+mod database;
 
 use std::process::ExitStatus;
 use std::time::Duration;

@@ -52,12 +52,39 @@ pub struct IssuedView {
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs, reason = "the fields are those of the wire, whose comments say what they mean")]
 pub enum IssuedAnswerView {
-    BearerToken { token: SecretText, header_name: String, scheme: String, base_url: String },
-    DatabaseLogin { host: String, port: u32, database: String, user: String, password: SecretText, server_ca_pem: String },
-    Certificate { chain_pem: String, root_pem: String },
-    SshCertificate { certificate: String, authority: String, principals: Vec<String> },
-    AwsKeys { access_key_id: String, secret_access_key: SecretText, session_token: SecretText, region: String },
-    StaticSecret { value: SecretText },
+    BearerToken {
+        token: SecretText,
+        header_name: String,
+        scheme: String,
+        base_url: String,
+    },
+    DatabaseLogin {
+        host: String,
+        port: u32,
+        database: String,
+        user: String,
+        password: SecretText,
+        server_ca_pem: String,
+        plaintext: bool,
+    },
+    Certificate {
+        chain_pem: String,
+        root_pem: String,
+    },
+    SshCertificate {
+        certificate: String,
+        authority: String,
+        principals: Vec<String>,
+    },
+    AwsKeys {
+        access_key_id: String,
+        secret_access_key: SecretText,
+        session_token: SecretText,
+        region: String,
+    },
+    StaticSecret {
+        value: SecretText,
+    },
 }
 
 impl IssuedView {
@@ -90,6 +117,7 @@ impl IssuedAnswerView {
                 user: d.user,
                 password: SecretText::new(d.password),
                 server_ca_pem: d.server_ca_pem,
+                plaintext: d.plaintext,
             },
             Wire::Certificate(c) => {
                 IssuedAnswerView::Certificate { chain_pem: c.chain.iter().map(|der| pem(der)).collect(), root_pem: pem(&c.root) }

@@ -165,6 +165,7 @@ const RULES: &[(&str, Rule)] = &[
     ("TrustAnchor.vouches_for", Rule::Whole),
     ("Upstream.classification", Rule::Inline(false)),
     ("Upstream.scopes", Rule::Also("sensitive_scopes", sensitive)),
+    ("Upstream.settings", Rule::IfThere),
     ("WaitForRevocationResponse.followers", Rule::Named("registered")),
     ("WatchCredentialsResponse.credential", Rule::IfThere),
     ("WhoamiResponse.operates", Rule::Made(operates)),

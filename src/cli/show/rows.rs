@@ -72,6 +72,11 @@ printed!(Shown<pb::Upstream>, u, "upstream",
      "BLAST RADIUS": "blast_radius", "SERVERS": "servers", "APPROVERS": "approvers", "MAX TTL MS": "max_ttl_ms", "EXPIRES": "expires_at",
      "UNEXPIRED": "live_credentials", "LAST USED": "last_used_at", "VERSION": "version", "SEQ": "seq"]);
 
+printed!(Shown<pb::TestStep>, s, "name",
+    ["STEP": "name", "RESULT": (if s.problem.is_none() { "ok" } else { "failed" }.to_owned()), "TOOK MS": "took_ms",
+     "PROBLEM": "problem.message"],
+    []);
+
 printed!(Shown<pb::Binding>, b, "binding",
     ["BINDING": "binding", "UPSTREAM": "upstream",
      "CALLERS": (joined(b.callers.iter().cloned().chain(b.callers_under.iter().map(|prefix| format!("{prefix}/*"))), ",")),

@@ -15,6 +15,8 @@ use crate::{CommandContext, args, terms};
 use mayfly_api::wire::upstream_to_pb;
 use mayfly_base::document::SourceFile;
 use mayfly_base::limits;
+use mayfly_base::plural::counted;
+use mayfly_credential::connectors::READERS;
 use mayfly_ledger::state::DocumentVersion;
 use mayfly_ledger::upstream::file;
 use mayfly_proto::mayfly::v1::{self as pb, upstream_service_client::UpstreamServiceClient};
@@ -70,7 +72,7 @@ pub struct StateArgs {
 fn registration(path: &Path) -> Result<(pb::Upstream, Zeroizing<String>), CliError> {
     let text = args::read_text(path, limits::UPSTREAM_FILE_BYTES)?;
     let source = SourceFile::new(path.display().to_string(), text.as_str());
-    let upstream = file::parse(&source)
+    let upstream = file::parse(&source, &READERS)
         .map_err(|complaints| CliError::Usage(complaints.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
     // The server assigns the version.
     let none = DocumentVersion {
@@ -148,8 +150,30 @@ pub async fn state(
         server.call(request, |c, q| async move { UpstreamServiceClient::new(c).set_upstream_state(q).await }).await
     };
     let answer = confirm::ask(&run.out, &args.confirm, |r: &pb::SetUpstreamStateResponse| r.hits, ask).await?;
+    // What mayfly made at the upstream is undone after the answer, and needs the upstream for that.
+    if !answer.upstream.as_ref().is_none_or(|upstream| upstream.settings.is_empty()) {
+        print_open_leases(&request.upstream, run, server).await;
+    }
     let answer = pb::SetUpstreamResponse { upstream: answer.upstream, hits: answer.hits, beyond: 0 };
     print_registration_change(run, args.confirm.dry_run, answer)
+}
+
+/// Most leases that are counted for a message.
+const COUNTED: i32 = 1_000;
+
+async fn print_open_leases(upstream: &str, run: &CommandContext, server: &ApiClient) {
+    let request = pb::ListLeasesRequest { upstream: upstream.to_owned(), page_size: COUNTED, ..pb::ListLeasesRequest::default() };
+    let listed = server.call(request, |c, q| async move { UpstreamServiceClient::new(c).list_leases(q).await }).await;
+    // The change has been made; a list that cannot be read is no error of it.
+    let Ok(listed) = listed else { return };
+    let more = if listed.next_page_token.is_empty() { "" } else { "more than " };
+    match listed.leases.len() {
+        0 => {}
+        count => run.out.say(format_args!(
+            "{more}{} at {upstream}; what is to be undone needs its address and its secret until it is gone: mayfly lease list --upstream {upstream}",
+            counted(count as u64, "open lease")
+        )),
+    }
 }
 
 fn print_registration_change(run: &CommandContext, dry_run: bool, answer: pb::SetUpstreamResponse) -> Result<Exit, CliError> {

@@ -2,6 +2,7 @@
 
 mod base_version;
 mod change;
+mod test;
 
 use clap::{Args, Subcommand};
 
@@ -32,6 +33,10 @@ pub enum UpstreamCommand {
     Enable(change::StateArgs),
     /// Retire an upstream for good: revoke everything issued for it, and issue nothing more
     Retire(change::StateArgs),
+    /// Print a registration to start from, with comments
+    Template(test::TemplateArgs),
+    /// Test an upstream: make a credential there with the least scope, use it, revoke it, and verify that it is gone
+    Test(test::TestArgs),
 }
 
 /// Arguments of `mayfly upstream list`.
@@ -60,8 +65,14 @@ pub struct ShowUpstreamArgs {
 
 /// Runs the chosen subcommand.
 pub async fn run(command: UpstreamCommand, run: &CommandContext) -> Result<Exit, CliError> {
+    // A template is in the program itself.
+    if let UpstreamCommand::Template(args) = &command {
+        return test::template(args, run);
+    }
     let server = &run.server().await?;
     match command {
+        UpstreamCommand::Template(args) => test::template(&args, run),
+        UpstreamCommand::Test(args) => test::test(args, run, server).await,
         UpstreamCommand::Show(args) => {
             let upstream = terms::registration(server, &args.upstream).await?;
             match args.file {

@@ -256,6 +256,7 @@ fn build(
             retry_min_ms: v.number("leases.retry_min")?,
             retry_max_ms: v.number("leases.retry_max")?,
         },
+        upstream_secrets_dir: v.path("upstreams.secrets_dir", base),
         feed_max_age_ms: v.number("feed.max_age")?,
         audit_keep: match v.values.get("audit.keep")? {
             ConfigValue::KeepTime(ms) => RetentionLimit::Time(*ms),

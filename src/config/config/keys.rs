@@ -370,6 +370,12 @@ pub const KEYS: &[ConfigKey] = &[
         "The longest pause between two attempts to remove an object.",
     ),
     key(
+        "upstreams.secrets_dir",
+        Path,
+        Absent("no registration of a kind whose upstream mayfly logs in to can be used"),
+        "The directory with the secrets by which mayfly itself logs in at upstreams: `NAME.toml` for the upstream NAME, with the target that its secrets may be sent to. Only the server's user may read the files, and only it and root may write the directory.",
+    ),
+    key(
         "feed.max_age",
         Duration(5000, 10 * MINUTE),
         Is("\"30s\""),

@@ -75,6 +75,8 @@ pub struct Config {
     pub ledger: LedgerConfig,
     /// `[leases]`
     pub leases: LeaseConfig,
+    /// `upstreams.secrets_dir`, if it is set.
+    pub upstream_secrets_dir: Option<PathBuf>,
     /// `feed.max_age`, milliseconds.
     pub feed_max_age_ms: u64,
     /// `audit.keep`

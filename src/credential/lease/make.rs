@@ -1,15 +1,18 @@
 //! Making credentials under a lease.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::worker_queue::{CreationGuard, CreationResult};
 use super::{LeaseDriver, LeaseLedger, brief};
 use crate::connector::{MakeError, MintOrder, UpstreamConnector, UpstreamCredential, UpstreamHandle};
+use crate::keyring::LoadedKey;
 use crate::kind::{CredentialKind, records, summary};
 use crate::minted::OutcomeReporter;
 use crate::{MintedCredential, Novelty};
+use mayfly_base::limits;
 use mayfly_base::refusal::{Error, Fault, Reason, Refusal};
-use mayfly_ledger::record::{Event, LeaseOpened, Record};
+use mayfly_ledger::record::{Event, KeyPurpose, LeaseOpened, Record};
 use mayfly_ledger::state::id_for;
 use mayfly_policy::grant::{Grant, GrantParts};
 use mayfly_verify::seq::{CredentialId, LeaseId};
@@ -46,19 +49,38 @@ impl<D: LeaseLedger> LeaseDriver<D> {
         let lease = LeaseId::from_bytes(self.system.random16());
         parts.draft.credential = credential.as_bytes().to_vec();
         parts.draft.lease = lease.as_bytes().to_vec();
-        let named = remote.name(&order(credential, lease, "", &parts)).map_err(|e| failed(kind, &e.to_string()))?;
+        let key = match remote.derives() {
+            true => Some(self.password_key(&parts.draft.environment)?),
+            false => None,
+        };
+        parts.draft.key = key.as_ref().map_or_else(String::new, |key| key.id().to_owned());
+        let named = remote.name(&order(credential, lease, None, &parts)).map_err(|e| failed(kind, &e.to_string()))?;
+        if named.terms.len() > limits::LEASE_TERMS_BYTES {
+            return Err(
+                Fault::new(format!("the terms of a lease of kind {} have {} bytes", kind.name(), named.terms.len())).into()
+            );
+        }
 
         let place = self.making.enter(&parts.draft.upstream)?;
         let system = self.system.clone();
         let mut making = self.queue.making(lease, move || system.steady());
         self.open(lease, &named, &parts).await?;
-        let made = self.ask(&*remote, &order(credential, lease, &named.handle, &parts), &mut making).await;
+        let order = MintOrder { passwords: key.as_deref(), ..order(credential, lease, Some(&named), &parts) };
+        let made = self.ask(&*remote, &order, &mut making).await;
         drop(place);
         let made = fitting(kind, made.map_err(|e| failed(kind, &e.to_string()))?)?;
         let novelty = if parts.draft.replaces.is_empty() { Novelty::New } else { Novelty::Replaced };
         let summary = summary(&parts.draft, credential, kind, parts.revision, novelty, made.irrevocable)?;
         let lapse = OutcomeReporter::new(move |outcome| making.end(outcome));
         Ok(MintedCredential::new(records(parts, group), summary, made.answer, lapse))
+    }
+
+    /// The key that derives passwords in an environment.
+    pub(super) fn password_key(&self, environment: &str) -> Result<Arc<LoadedKey>, Error> {
+        self.keyring.active(KeyPurpose::Password, environment).ok_or_else(|| {
+            let no = Refusal::new(Reason::NotReady, format!("environment {environment} has no active key for passwords yet"));
+            Error::Refusal(no.retry(Duration::from_secs(1)))
+        })
     }
 
     /// Makes the lease durable. If that takes too long the exchange is refused, because another replica could consider the lease left
@@ -72,6 +94,7 @@ impl<D: LeaseLedger> LeaseDriver<D> {
             kind: parts.draft.kind,
             handle: named.handle.clone(),
             ends_at: named.ends_at.0,
+            terms: named.terms.clone(),
         };
         let began = self.system.steady();
         self.durable.commit(vec![Record::new(parts.author.clone(), Event::LeaseOpened(opened))]).await?;
@@ -83,7 +106,7 @@ impl<D: LeaseLedger> LeaseDriver<D> {
         Ok(())
     }
 
-    async fn ask(
+    pub(super) async fn ask(
         &self,
         remote: &dyn UpstreamConnector,
         order: &MintOrder<'_>,
@@ -105,6 +128,14 @@ impl<D: LeaseLedger> LeaseDriver<D> {
     }
 }
 
-fn order<'a>(credential: CredentialId, lease: LeaseId, handle: &'a str, parts: &'a GrantParts) -> MintOrder<'a> {
-    MintOrder { credential, lease, handle, issued: &parts.draft, audience: &parts.audience, base_url: &parts.base_url }
+/// `named`: once the credential is identified.
+fn order<'a>(
+    credential: CredentialId,
+    lease: LeaseId,
+    named: Option<&'a UpstreamHandle>,
+    parts: &'a GrantParts,
+) -> MintOrder<'a> {
+    let (handle, terms) = named.map_or(("", ""), |named| (named.handle.as_str(), named.terms.as_str()));
+    let (audience, base_url, settings) = (&*parts.audience, &*parts.base_url, &*parts.settings);
+    MintOrder { credential, lease, handle, issued: &parts.draft, audience, base_url, settings, terms, passwords: None }
 }

@@ -29,6 +29,7 @@ mod retry;
 mod schedule;
 #[cfg(test)]
 mod tests;
+mod try_out;
 mod undo;
 mod worker_queue;
 
@@ -37,9 +38,11 @@ use std::sync::Arc;
 
 pub use listing::ListedLease;
 pub use replica_ledger::ReplicaLedger;
+pub use try_out::{Trial, TrialStep};
 
 use crate::CredentialKind;
 use crate::connector::{UpstreamConnector, UpstreamConnectors};
+use crate::keyring::Keyring;
 use concurrency::{ConcurrencyLimit, ConcurrencyLimiter};
 use event_queue::EventQueue;
 use mayfly_base::limits;
@@ -197,6 +200,7 @@ pub struct ConnectorSettings {
 pub struct LeaseDriver<D> {
     durable: Arc<D>,
     connectors: ConnectorSettings,
+    keyring: Arc<Keyring>,
     system: System,
     queue: Arc<WorkerQueue>,
     inbox: EventQueue,
@@ -206,7 +210,7 @@ pub struct LeaseDriver<D> {
 
 impl<D: LeaseLedger> LeaseDriver<D> {
     /// Creates the leases of a process. There is one instance per process.
-    pub fn new(durable: Arc<D>, connectors: ConnectorSettings, system: System) -> Arc<LeaseDriver<D>> {
+    pub fn new(durable: Arc<D>, connectors: ConnectorSettings, keyring: Arc<Keyring>, system: System) -> Arc<LeaseDriver<D>> {
         let most = |name, places| ConcurrencyLimit { name, places };
         let places = connectors.places;
         let making = ConcurrencyLimiter::new(
@@ -220,6 +224,7 @@ impl<D: LeaseLedger> LeaseDriver<D> {
         Arc::new(LeaseDriver {
             durable,
             connectors,
+            keyring,
             system,
             queue: Arc::default(),
             inbox: EventQueue::default(),
@@ -238,9 +243,9 @@ impl<D: LeaseLedger> LeaseDriver<D> {
         &self.connectors.places
     }
 
-    /// Whether any kind is made at an upstream.
-    pub fn any_kind(&self) -> bool {
-        !self.connectors.remotes.is_empty()
+    /// Whether a kind derives its passwords, so that the environments of its upstreams need a key for that.
+    pub fn derives(&self, kind: CredentialKind) -> bool {
+        self.connectors.remotes.derives(kind)
     }
 
     /// The implementation that makes a kind. Refused with NOT_SERVED, before anything is done, where this server has none.

@@ -9,7 +9,8 @@ use crate::kind::{CredentialKind, RemintInput, summary};
 use crate::minted::OutcomeReporter;
 use crate::{MintedCredential, Novelty};
 use mayfly_base::refusal::{Error, Fault, Reason, Refusal};
-use mayfly_ledger::record::Event;
+use mayfly_ledger::record::{Event, KeyPurpose};
+use mayfly_ledger::upstream::settings::KindSettings;
 use mayfly_verify::seq::{CredentialId, LeaseId};
 
 impl<D: LeaseLedger> LeaseDriver<D> {
@@ -27,7 +28,16 @@ impl<D: LeaseLedger> LeaseDriver<D> {
         let remote = self.maker(kind)?;
         let ids = (CredentialId::from_slice(&issued.credential), LeaseId::from_slice(&issued.lease));
         let (Some(credential), Some(lease)) = ids else { return Err(Fault::new("a record without credential or lease").into()) };
-        let open = self.durable.settled(|s| s.leases.get(&lease).cloned()).await?.ok_or_else(|| {
+        // A kind that derives its passwords can return the credential for as long as the key exists.
+        let key = match remote.derives() {
+            true => match self.keyring.get(KeyPurpose::Password, &issued.key) {
+                None => return Ok(None),
+                key => key,
+            },
+            false => None,
+        };
+        let open = self.durable.settled(|s| s.leases.get(&lease).map(|open| (open.clone(), s.lease_terms.of(&lease)))).await?;
+        let (open, terms) = open.ok_or_else(|| {
             Refusal::new(
                 Reason::CredentialNotActive,
                 format!("the object of {credential} at upstream {} was given up", issued.upstream),
@@ -36,7 +46,8 @@ impl<D: LeaseLedger> LeaseDriver<D> {
         })?;
         let _place = self.making.enter(&issued.upstream)?;
         let (audience, base_url) = (past.audience, past.base_url);
-        let order = MintOrder { credential, lease, handle: &open.handle, issued, audience, base_url };
+        let (handle, settings, passwords) = (&*open.handle, &KindSettings::default(), key.as_deref());
+        let order = MintOrder { credential, lease, handle, issued, audience, base_url, settings, terms: &terms, passwords };
         let limit = Duration::from_millis(self.timing().make_ms);
         match tokio::time::timeout(limit, remote.again(&order)).await {
             Ok(Ok(RepeatResponse::Replace)) => Ok(None),

@@ -10,7 +10,7 @@ use super::schedule::LeaseDependencies;
 use super::worker_queue::{CreationResult, LeaseCheck, NextStep, UndoRequest};
 use super::{LeaseDriver, LeaseLedger, LeaseStatus, UndoCause, brief, closed, standing};
 use crate::CredentialKind;
-use crate::connector::{ConnectorFuture, UndoError, UpstreamConnector};
+use crate::connector::{ConnectorFuture, UndoError, UndoOrder, UpstreamConnector};
 use mayfly_base::limits;
 use mayfly_base::refusal::{Error, Reason};
 use mayfly_ledger::record::{Author, Event, LeaseEnd, Record, TargetsRevoked};
@@ -24,6 +24,14 @@ struct UndoPass {
     wait: u64,
     /// A lease is due but no place is free.
     full: bool,
+}
+
+/// A lease, with its terms and its state.
+struct OpenLease {
+    id: LeaseId,
+    lease: Lease,
+    terms: Arc<str>,
+    found: LeaseCheck,
 }
 
 enum UndoResult {
@@ -102,7 +110,7 @@ impl<D: LeaseLedger> LeaseDriver<D> {
             if taken.is_empty() {
                 break;
             }
-            for (id, lease, found) in self.look(taken).await? {
+            for OpenLease { id, lease, terms, found } in self.look(taken).await? {
                 let (now, steady) = (self.durable.now(), self.system.steady());
                 let NextStep::Undo(cause, given) = self.queue.decide(id, &lease, found, now, steady, self.timing().look_ms)
                 else {
@@ -114,7 +122,7 @@ impl<D: LeaseLedger> LeaseDriver<D> {
                 };
                 let this = self.clone();
                 running.spawn(async move {
-                    this.attempt(id, lease, cause, given).await;
+                    this.attempt(id, lease, terms, cause, given).await;
                     drop(place);
                     // Another lease may be waiting for this place.
                     this.queue.wake.notify_one();
@@ -148,17 +156,24 @@ impl<D: LeaseLedger> LeaseDriver<D> {
     }
 
     /// Reads the state of leases, a few at a time because the writer waits during the read. Closed leases are forgotten.
-    async fn look(&self, taken: Vec<LeaseId>) -> Result<Vec<(LeaseId, Lease, LeaseCheck)>, Error> {
+    async fn look(&self, taken: Vec<LeaseId>) -> Result<Vec<OpenLease>, Error> {
         let (now, left) = (self.durable.now(), self.timing().left_ms);
-        let read = |s: &State| -> Vec<(LeaseId, Option<(Lease, LeaseCheck)>)> {
-            let one = |id: &LeaseId| s.leases.get(id).map(|lease| (Lease::clone(lease), found(s, lease, now, left)));
+        let read = |s: &State| -> Vec<(LeaseId, Option<OpenLease>)> {
+            let one = |id: &LeaseId| {
+                s.leases.get(id).map(|lease| OpenLease {
+                    id: *id,
+                    lease: Lease::clone(lease),
+                    terms: s.lease_terms.of(id),
+                    found: found(s, lease, now, left),
+                })
+            };
             taken.iter().map(|id| (*id, one(id))).collect()
         };
         let looked = self.durable.settled(read).await.inspect_err(|_| self.queue.put_back(&taken))?;
         let mut open = Vec::with_capacity(looked.len());
         for (id, known) in looked {
             match known {
-                Some((lease, found)) => open.push((id, lease, found)),
+                Some(lease) => open.push(lease),
                 None => self.queue.forget(id),
             }
         }
@@ -171,8 +186,9 @@ impl<D: LeaseLedger> LeaseDriver<D> {
         (next.map_or(self.timing().look_ms, |wait| wait.min(self.timing().look_ms)), full)
     }
 
-    async fn attempt(&self, id: LeaseId, lease: Lease, cause: UndoCause, given: Option<UndoRequest>) {
-        match self.undo(id, &lease, cause, given).await {
+    async fn attempt(&self, id: LeaseId, lease: Lease, terms: Arc<str>, cause: UndoCause, given: Option<UndoRequest>) {
+        let order = UndoOrder { id, lease: &lease, terms: &terms };
+        match self.undo(&order, cause, given).await {
             Ok(UndoResult::Closed) => self.queue.forget(id),
             Ok(UndoResult::Watch(ms)) => self.queue.later(id, &lease.upstream, self.system.steady().saturating_add(ms)),
             Err(why) => {
@@ -188,7 +204,8 @@ impl<D: LeaseLedger> LeaseDriver<D> {
         }
     }
 
-    async fn undo(&self, id: LeaseId, lease: &Lease, cause: UndoCause, given: Option<UndoRequest>) -> Result<UndoResult, String> {
+    async fn undo(&self, order: &UndoOrder<'_>, cause: UndoCause, given: Option<UndoRequest>) -> Result<UndoResult, String> {
+        let UndoOrder { id, lease, .. } = *order;
         let remote = CredentialKind::from_number(lease.kind).and_then(|k| self.connectors.remotes.of(k));
         let remote = remote.ok_or_else(|| format!("credential kind {} is not served here", lease.kind))?;
         if !lease.issued && given.is_none_or(|g| g.proposed) {
@@ -196,8 +213,8 @@ impl<D: LeaseLedger> LeaseDriver<D> {
         }
         // Computed before undoing: a late request must have arrived before the undo to be covered by it.
         let watch = self.watch_for(lease, given, &**remote);
-        self.call(remote.undo(id, lease)).await?;
-        if !self.call(remote.is_gone(id, lease)).await? {
+        self.call(remote.undo(order)).await?;
+        if !self.call(remote.is_gone(order)).await? {
             return Err("it is still there after it was undone".to_owned());
         }
         if watch > 0 {
@@ -233,7 +250,7 @@ impl<D: LeaseLedger> LeaseDriver<D> {
         }
     }
 
-    async fn call<T>(&self, call: ConnectorFuture<'_, Result<T, UndoError>>) -> Result<T, String> {
+    pub(super) async fn call<T>(&self, call: ConnectorFuture<'_, Result<T, UndoError>>) -> Result<T, String> {
         match tokio::time::timeout(Duration::from_millis(self.timing().call_ms), call).await {
             Ok(answer) => answer.map_err(|e| e.0),
             Err(_) => Err(format!("the upstream took longer than {} ms", self.timing().call_ms)),

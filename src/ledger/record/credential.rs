@@ -356,6 +356,10 @@ pub struct LeaseOpened {
     /// When the created object ends by itself, milliseconds; 0 if it never does.
     #[prost(uint64, tag = "7")]
     pub ends_at: u64,
+    /// The terms under which the lease is undone, without a secret: the address of the upstream and the choices of its registration, as the
+    /// kind writes them. Empty for a kind that needs none.
+    #[prost(string, tag = "8")]
+    pub terms: String,
 }
 
 /// How a lease ended.

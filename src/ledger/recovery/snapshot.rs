@@ -10,17 +10,17 @@ use std::time::Duration;
 use aws_lc_rs::digest::{Context, SHA256};
 
 use crate::commit::{Hash, sha256};
-use crate::state::{State, SupportingGrants};
+use crate::state::{LeaseTerms, State, SupportingGrants};
 use mayfly_base::system::Stopwatch;
 use mayfly_store::stepwise_deletion;
 use mayfly_verify::seq::Seq;
 
 /// The format of snapshot files. A snapshot of another format is skipped, and the log is folded from an older snapshot or from its
 /// beginning.
-const MAGIC: &[u8; 8] = b"mayfly\x0f\n";
-/// The previous format, which lacks the facts of ancestors. Nothing else differs and those facts stand last, so such a file is read as if
-/// none were known.
-const BEFORE: &[u8; 8] = b"mayfly\x0e\n";
+const MAGIC: &[u8; 8] = b"mayfly\x10\n";
+/// The previous formats: the newer one lacks the terms of leases, the older one also the facts of ancestors. Nothing else differs, and what
+/// they lack stands last, so such a file is read as if nothing of it were known.
+const BEFORE: [&[u8; 8]; 2] = [b"mayfly\x0f\n", b"mayfly\x0e\n"];
 
 /// Bytes written between two syncs, so that a large sync does not delay commits.
 const PIECE: usize = 1024 * 1024;
@@ -120,7 +120,7 @@ pub fn digest(path: &Path) -> io::Result<Hash> {
     let mut file = File::open(path)?;
     let mut magic = [0; MAGIC.len()];
     file.read_exact(&mut magic)?;
-    if magic != *MAGIC && magic != *BEFORE {
+    if magic != *MAGIC && !BEFORE.contains(&&magic) {
         return Err(io::Error::other("not a snapshot of this version"));
     }
     let mut hash = Context::new(&SHA256);
@@ -140,11 +140,15 @@ pub fn digest(path: &Path) -> io::Result<Hash> {
 pub fn read(path: &Path) -> io::Result<(State, Hash)> {
     let mut bytes = Vec::new();
     File::open(path)?.read_to_end(&mut bytes)?;
-    let before = bytes.starts_with(BEFORE);
-    let body = bytes.strip_prefix(MAGIC).or_else(|| bytes.strip_prefix(BEFORE));
-    let digest = sha256(body.ok_or_else(|| io::Error::other("not a snapshot of this version"))?);
-    if before {
+    let formats = [MAGIC, BEFORE[0], BEFORE[1]];
+    let format = formats.iter().position(|format| bytes.starts_with(*format));
+    let format = format.ok_or_else(|| io::Error::other("not a snapshot of this version"))?;
+    let digest = sha256(bytes.get(MAGIC.len()..).unwrap_or_default());
+    if format > 1 {
         bytes.extend(postcard::to_stdvec(&SupportingGrants::default()).map_err(io::Error::other)?);
+    }
+    if format > 0 {
+        bytes.extend(postcard::to_stdvec(&LeaseTerms::default()).map_err(io::Error::other)?);
     }
     let body = bytes.get(MAGIC.len()..).unwrap_or_default();
     let (state, rest) = postcard::take_from_bytes(body).map_err(io::Error::other)?;

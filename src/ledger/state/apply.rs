@@ -123,6 +123,7 @@ impl State {
             Event::LeaseClosed(e) => {
                 if let Some(id) = LeaseId::from_slice(&e.lease) {
                     self.leases.remove(&id);
+                    self.lease_terms.remove(&id);
                 }
             }
             Event::ApprovalAsked(e) => {
@@ -358,6 +359,7 @@ impl State {
             opened_at: self.time,
             issued: false,
         };
+        self.lease_terms.insert(id, &e.terms);
         self.leases.insert(id, Arc::new(lease));
     }
 }

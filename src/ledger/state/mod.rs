@@ -12,6 +12,7 @@ mod expiring_entries;
 mod fold_input;
 mod heartbeats;
 pub mod intern;
+mod lease_terms;
 mod logins;
 mod parts;
 mod quotas;
@@ -36,6 +37,7 @@ pub use credentials::{
     AnsweredRequest, Credentials, LiveCredential, RequestKey, add_lineage, facts_of_record, id_for, svid_facts, trust_domain_of,
 };
 pub use fold_input::{FoldInput, Issuance};
+pub use lease_terms::LeaseTerms;
 pub use logins::{Login, login_of_serial, serial_of_login};
 pub use parts::{
     Approval, ApprovalResult, BundleState, DocumentVersion, Lease, ManagedKey, RegistrationFields, RememberedRequest,
@@ -124,8 +126,11 @@ pub struct State {
     pub logins_by_caller: PersistentMap<Box<str>, u32>,
     /// Small entries that expire, by their end.
     ends: Calendar<ExpiringEntry>,
-    /// The facts of ancestors. The last field, so that older snapshots can be read: `snapshot::read` adds an empty value.
+    /// The facts of ancestors.
     grounds: SupportingGrants,
+    /// The terms under which open leases are undone. The last field, so that older snapshots can be read: `snapshot::read` adds an empty
+    /// value.
+    pub lease_terms: LeaseTerms,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -207,6 +212,7 @@ impl State {
             logins_by_caller: self.logins_by_caller.clone(),
             ends: self.ends.clone(),
             grounds: self.grounds.frozen(),
+            lease_terms: self.lease_terms.clone(),
         }
     }
 

@@ -1,8 +1,11 @@
 //! The TOML form of a registration, one per file. A file that lacks required fields is refused with the list of all missing fields.
 
+use std::sync::Arc;
+
 use super::registry::{
     Alg, Approver, BlastRadius, Classification, Kind, Privilege, ProofOfPossession, RegisteredScope, Ttl, Upstream,
 };
+use super::settings::{KindSettings, SettingsContext, SettingsReader};
 use super::target::target_url;
 use mayfly_base::document::{Diagnostic, Document, Field, Section, SourceFile};
 use mayfly_base::limits;
@@ -11,31 +14,38 @@ use mayfly_identity::spiffe_id::SpiffeId;
 /// Maximum length of a list in a registration.
 const LIST: usize = limits::TASK_LIST;
 
-/// Parses the registration in a file. The error lists everything that is wrong with the file.
-pub fn parse(source: &SourceFile) -> Result<Upstream, Vec<Diagnostic>> {
+/// Parses the registration in a file. The error lists everything that is wrong with the file. `readers`: the kinds besides mayfly's own that
+/// the registration may name.
+pub fn parse(source: &SourceFile, readers: &[SettingsReader]) -> Result<Upstream, Vec<Diagnostic>> {
     let document = Document::parse(source)?;
     let root = document.root();
-    let upstream = read(&root);
+    let upstream = read(&root, readers);
     root.finish();
     document.finish(upstream)
 }
 
 /// Reads every field before it returns on a missing one, so that all complaints are reported at once.
-fn read(root: &Section<'_>) -> Option<Upstream> {
+fn read(root: &Section<'_>, readers: &[SettingsReader]) -> Option<Upstream> {
     let name = root.required("name").and_then(|f| f.name());
     let owner = root.required("owner").and_then(|f| f.text(limits::NAME_BYTES));
     let purpose = root.required("purpose").and_then(|f| f.text(limits::PURPOSE_BYTES));
     let environment = root.required("environment").and_then(|f| f.name());
     let audience = root.required("audience").and_then(|f| audience(&f));
     let target = root.required("target").and_then(|f| target(&f));
-    let servers = root.required("servers").and_then(|f| each(&f, 1, spiffe_id));
-    let approvers = root.required("approvers").and_then(|f| each(&f, 0, approver));
     let kinds_field = root.required("kinds");
-    let kinds = kinds_field.as_ref().and_then(|f| each(f, 1, kind));
+    let kinds = kinds_field.as_ref().and_then(|f| each(f, 1, |f| kind(f, readers)));
+    // A credential that the upstream makes is checked by the upstream itself, which may have no SVID.
+    let servers = match kinds.as_ref().is_none_or(|kinds| kinds.iter().any(|kind| kind.served())) {
+        true => root.required("servers").and_then(|f| each(&f, 1, spiffe_id)),
+        false => root.optional("servers").map_or(Some(Vec::new()), |f| each(&f, 0, spiffe_id)),
+    };
+    let approvers = root.required("approvers").and_then(|f| each(&f, 0, approver));
     let scopes = root.required("scopes").and_then(|f| scopes(&f));
     let expires = root.required("expires").and_then(|f| f.moment());
     let classification = root.required("classification").and_then(|f| f.inside(classification));
     let ttl = root.required("ttl").and_then(|f| f.inside(ttl));
+    let around = SettingsContext { name: name.as_deref(), target: target.as_deref(), scopes: scopes.as_deref() };
+    let settings = settings(root, readers, kinds.as_deref(), &around);
     let jwt = root.optional("jwt");
     let (alg, proof_of_possession) = match &jwt {
         Some(field) => field.inside(jwt_section)?,
@@ -58,6 +68,7 @@ fn read(root: &Section<'_>) -> Option<Upstream> {
         alg,
         proof_of_possession,
         rotation: None,
+        settings: Arc::new(settings?),
     };
     match jwt {
         Some(field) if !upstream.issues(Kind::Jwt) => {
@@ -99,13 +110,52 @@ pub fn approver(field: &Field<'_>) -> Option<Approver> {
     })
 }
 
-pub fn kind(field: &Field<'_>) -> Option<Kind> {
+/// A kind, whether or not this version serves it.
+pub fn known_kind(field: &Field<'_>) -> Option<Kind> {
     let choices: Vec<(&str, Kind)> = Kind::ALL.iter().map(|k| (k.as_str(), *k)).collect();
-    let kind = field.one_of(&choices)?;
-    if kind.served() {
+    field.one_of(&choices)
+}
+
+/// A kind that mayfly makes itself, or one of `readers`.
+fn kind(field: &Field<'_>, readers: &[SettingsReader]) -> Option<Kind> {
+    let kind = known_kind(field)?;
+    let served = |kind: &Kind| kind.served() || readers.iter().any(|reader| reader.kind == *kind);
+    if served(&kind) {
         return Some(kind);
     }
-    field.wrong(format!("is {kind}, a kind that is not served by this version"), "jwt or reference")
+    let names: Vec<&str> = Kind::ALL.iter().filter(|kind| served(kind)).map(|kind| kind.as_str()).collect();
+    field.wrong(format!("is {kind}, a kind that is not served by this version"), names.join(" or "))
+}
+
+/// The sections of the kinds that upstreams make: exactly one for each such kind in `kinds`.
+fn settings(
+    root: &Section<'_>,
+    readers: &[SettingsReader],
+    kinds: Option<&[Kind]>,
+    around: &SettingsContext<'_>,
+) -> Option<KindSettings> {
+    let (mut all, mut whole) = (KindSettings::default(), true);
+    for SettingsReader { kind, read } in readers {
+        let name = kind.as_str();
+        // Without the list of kinds, it is unknown whether the section is required.
+        let issued = kinds.map(|kinds| kinds.contains(kind));
+        let field = if issued == Some(true) { root.required(name) } else { root.optional(name) };
+        let section = match (&field, issued) {
+            (Some(field), Some(false)) => {
+                field.wrong(format!("is for kind {name}"), format!("add \"{name}\" to kinds, or leave the section out"))
+            }
+            (Some(field), _) => field.inside(|section| read(section, around)),
+            (None, issued) => {
+                whole &= issued != Some(true);
+                continue;
+            }
+        };
+        match section {
+            Some(section) => all.insert(*kind, section),
+            None => whole = false,
+        }
+    }
+    whole.then_some(all)
 }
 
 fn scopes(field: &Field<'_>) -> Option<Vec<RegisteredScope>> {

@@ -119,7 +119,7 @@ mod tests {
 
     fn upstream(change: impl Fn(&mut Upstream)) -> Upstream {
         let text = include_str!("../../cli/samples/upstreams/repos.toml");
-        let mut upstream = file::parse(&SourceFile::new("repos.toml", text)).unwrap();
+        let mut upstream = file::parse(&SourceFile::new("repos.toml", text), &[]).unwrap();
         change(&mut upstream);
         upstream
     }

@@ -2,13 +2,15 @@
 //!
 //! [`registry`] defines registrations and their clashes; [`mod@file`] parses the TOML form of a registration; [`target`] normalizes target
 //! URLs; [`findings`] lists findings that an auditor would raise. [`binding`] defines which workload's tool may use an upstream.
-//! [`widening`] determines what a registration grants beyond another one. `mayfly_credential::lease` tracks credentials that were made at
+//! [`settings`]
+//! keeps the sections of credential kinds. [`widening`] determines what a registration grants beyond another one. `mayfly_credential::lease` tracks credentials that were made at
 //! upstreams, and undoes them.
 
 pub mod binding;
 pub mod file;
 pub mod findings;
 pub mod registry;
+pub mod settings;
 pub mod target;
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::settings::KindSettings;
 use crate::record::Principal;
 use mayfly_identity::spiffe_id::SpiffeId;
 use mayfly_verify::seq::Millis;
@@ -225,6 +226,14 @@ pub struct Upstream {
     /// How often a stored secret is rotated, in seconds; for kind `secret` only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotation: Option<u64>,
+    /// The sections of the kinds that the upstream itself makes.
+    #[serde(default, skip_serializing_if = "no_settings")]
+    pub settings: Arc<KindSettings>,
+}
+
+/// A registration without sections has the same text as before there were any.
+fn no_settings(settings: &Arc<KindSettings>) -> bool {
+    settings.is_empty()
 }
 
 /// Version number of the text form.
@@ -264,9 +273,10 @@ impl Upstream {
     }
 
     /// Whether no existing credential would be right under the new registration: another audience, target, signature algorithm or key
-    /// binding.
+    /// binding, or a kind's section that no longer says all that it said.
     pub fn other_credentials(&self, new: &Upstream) -> bool {
-        self.audience != new.audience
+        !new.settings.contain(&self.settings)
+            || self.audience != new.audience
             || self.target != new.target
             || self.alg != new.alg
             || (new.proof_of_possession != ProofOfPossession::None && self.proof_of_possession != new.proof_of_possession)

@@ -31,14 +31,14 @@ proof_of_possession = "x5t"
 "#;
 
 fn said(text: &str) -> String {
-    match parse(&SourceFile::new("u.toml", text)) {
+    match parse(&SourceFile::new("u.toml", text), &[]) {
         Ok(_) => panic!("accepted:\n{text}"),
         Err(wrong) => wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
     }
 }
 
 fn whole() -> Upstream {
-    parse(&SourceFile::new("u.toml", WHOLE)).unwrap_or_else(|wrong| panic!("{wrong:#?}"))
+    parse(&SourceFile::new("u.toml", WHOLE), &[]).unwrap_or_else(|wrong| panic!("{wrong:#?}"))
 }
 
 #[test]

@@ -27,6 +27,7 @@ pub fn widened(old: &Upstream, new: &Upstream, read: impl Fn(&str) -> bool) -> V
         alg,
         proof_of_possession,
         rotation,
+        settings,
     } = new;
     let before = &old.classification;
     let mut wider = Vec::new();
@@ -55,6 +56,9 @@ pub fn widened(old: &Upstream, new: &Upstream, read: impl Fn(&str) -> bool) -> V
     let bound = |of: &ProofOfPossession| *of != ProofOfPossession::None;
     also(proof_of_possession != &old.proof_of_possession && bound(&old.proof_of_possession), "proof_of_possession");
     also(rotation != &old.rotation && rotation.is_none_or(|s| old.rotation.is_some_and(|before| s > before)), "rotation");
+    let sections = settings.iter().map(|(kind, _)| kind);
+    let wider_sections = sections.filter(|kind| !old.settings.section_contains(kind, settings));
+    wider.extend(wider_sections.map(|kind| format!("section [{kind}]")));
     wider.extend(kinds.iter().filter(|kind| !old.kinds.contains(kind)).map(|kind| format!("kind {kind}")));
     wider.extend(servers.iter().filter(|id| !old.servers.contains(id)).map(|id| format!("server {id}")));
     wider.extend(approvers.iter().filter(|one| !old.approvers.contains(one)).map(|one| format!("approver {}", one.name())));
@@ -77,9 +81,18 @@ pub fn takeover_reason(new: &Upstream, had_before: impl Fn(&str, &str) -> bool) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::settings::KindSettings;
+    use std::sync::Arc;
+
     use crate::upstream::registry::{Alg, Approver, BlastRadius, Kind, Privilege};
     use mayfly_identity::spiffe_id::SpiffeId;
     use mayfly_verify::seq::Millis;
+
+    fn section(grants: &[&str]) -> Arc<KindSettings> {
+        let mut settings = KindSettings::default();
+        settings.insert(Kind::Postgres, serde_json::json!({ "grants": grants }));
+        Arc::new(settings)
+    }
 
     fn upstream() -> Upstream {
         let id = |id: &str| SpiffeId::parse(id).unwrap();
@@ -107,6 +120,7 @@ mod tests {
             alg: Alg::Es256,
             proof_of_possession: ProofOfPossession::X5t,
             rotation: Some(3600),
+            settings: section(&["a", "b"]),
         }
     }
 
@@ -125,6 +139,7 @@ mod tests {
             ("ttl.min", |u| u.ttl.min -= 1),
             ("expires", |u| u.expires = Millis(u.expires.0 - 1)),
             ("rotation", |u| u.rotation = Some(60)),
+            ("section [postgres]", |u| u.settings = section(&["a"])),
         ];
         let whole = upstream();
         let nothing_read = |_: &str| false;

@@ -139,6 +139,7 @@ fn parts(
         grounds,
         audience: registered.audience.clone(),
         base_url: registered.base_url.clone(),
+        settings: registered.upstream.settings.clone(),
         algorithm: registered.upstream.alg.as_str(),
         issuer: policy.issuer.clone(),
         author: Author::of(caller),

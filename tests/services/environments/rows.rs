@@ -586,7 +586,12 @@ fn upstream() -> Vec<(&'static str, Row)> {
                 answer
             })),
         ),
-        ("UpstreamService.TestUpstream", NotOperators("this version does not serve it")),
+        (
+            "UpstreamService.TestUpstream",
+            Environment(
+                call!(upstream::UpstreamApi, test_upstream, t => pb::TestUpstreamRequest { upstream: t.upstream.clone() }),
+            ),
+        ),
         ("UpstreamService.PutSecret", NotOperators("this version does not serve it")),
         (
             "UpstreamService.ListBindings",

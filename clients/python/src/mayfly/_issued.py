@@ -21,7 +21,8 @@ class BearerToken:
 
 @dataclass(frozen=True, slots=True)
 class DatabaseLogin:
-    """A login to a database. `server_ca_pem`: roots for verifying the server; empty for those of the system."""
+    """A login to a database. `server_ca_pem`: roots for verifying the server; empty for those of the system. `plaintext`: the server takes no
+    TLS, as only one on the host of mayfly may."""
 
     host: str
     port: int
@@ -29,6 +30,7 @@ class DatabaseLogin:
     user: str
     password: Secret
     server_ca_pem: str
+    plaintext: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ def _answer(m: issued_pb2.Issued) -> Answer:
             return BearerToken(Secret(b.token), b.header_name, b.scheme, b.base_url)
         case "database_login":
             d = m.database_login
-            return DatabaseLogin(d.host, d.port, d.database, d.user, Secret(d.password), d.server_ca_pem)
+            return DatabaseLogin(d.host, d.port, d.database, d.user, Secret(d.password), d.server_ca_pem, d.plaintext)
         case "certificate":
             return Certificate(tuple(m.certificate.chain), m.certificate.root)
         case "ssh_certificate":

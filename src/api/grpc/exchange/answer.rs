@@ -86,7 +86,7 @@ fn answer_to_pb(answer: CredentialMaterial) -> pb::issued::Answer {
             scheme: scheme.into(),
             base_url: (*base_url).to_owned(),
         }),
-        CredentialMaterial::Database { host, port, database, user, mut password, server_ca_pem } => {
+        CredentialMaterial::Database { host, port, database, user, mut password, server_ca_pem, plaintext } => {
             A::DatabaseLogin(pb::DatabaseLogin {
                 host,
                 port: port.into(),
@@ -94,6 +94,7 @@ fn answer_to_pb(answer: CredentialMaterial) -> pb::issued::Answer {
                 user,
                 password: std::mem::take(&mut *password),
                 server_ca_pem,
+                plaintext,
             })
         }
         CredentialMaterial::Certificate { chain, root } => {

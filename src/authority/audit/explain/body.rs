@@ -196,7 +196,7 @@ fn registry(event: &Event) -> Value {
         Event::UsedOnce(e) => json!({ "sha256": hex(&e.digest), "until": time(e.until), "approval": approval(&e.approval) }),
         Event::LeaseOpened(e) => json!({
             "lease": lease(&e.lease), "credential": credential(&e.credential), "task": task(&e.task), "upstream": e.upstream,
-            "kind": e.kind, "handle": e.handle, "ends_at": time(e.ends_at),
+            "kind": e.kind, "handle": e.handle, "ends_at": time(e.ends_at), "terms": e.terms,
         }),
         Event::LeaseClosed(e) => json!({ "lease": lease(&e.lease), "end": text(LeaseEnd::try_from(e.end)), "detail": e.detail }),
         Event::FellDue(e) => json!({

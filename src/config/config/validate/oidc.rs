@@ -49,7 +49,7 @@ impl ConfigValidator<'_> {
                     self.in_list(Severity::Error, ("oidc_issuers.ca_file", place), said(&problem), problem.remedy);
                 }
             }
-            None if asks_over_tls(configured) && https::system_roots().is_none() => {
+            None if asks_over_tls(configured) && mayfly_base::system_roots::system_roots().is_none() => {
                 let what = format!("{name} has no ca_file, and this system has no file of roots");
                 let remedy = "name a file of roots as ca_file, or install the system's";
                 self.in_list(Severity::Error, ("oidc_issuers.ca_file", place), what, remedy);

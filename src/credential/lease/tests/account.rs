@@ -18,6 +18,7 @@ pub fn login(name: &str) -> CredentialMaterial {
         user: name.to_owned(),
         password: Zeroizing::new(format!("derived from {name}")),
         server_ca_pem: String::new(),
+        plaintext: false,
     }
 }
 

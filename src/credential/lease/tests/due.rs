@@ -53,6 +53,7 @@ async fn stand(process: &Process, count: u32) {
             kind: CredentialKind::Postgres.number(),
             handle: format!("stands {n}"),
             ends_at: 0,
+            terms: String::new(),
         };
         let mut issued = plain(CredentialKind::Postgres.number(), now, head).draft;
         (issued.lease, issued.credential) = (id(7), id(8));

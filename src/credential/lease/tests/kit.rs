@@ -11,8 +11,8 @@ use super::super::{ConnectorSettings, LeaseConcurrency, LeaseDriver, LeaseLedger
 use super::account::{dropped, gone, login, made};
 use super::server::{Server, call};
 use crate::connector::{
-    ConnectorFuture, MakeError, MintOrder, RepeatResponse, UndoError, UpstreamConnector, UpstreamConnectors, UpstreamCredential,
-    UpstreamHandle,
+    ConnectorFuture, MakeError, MintOrder, RepeatResponse, UndoError, UndoOrder, UpstreamConnector, UpstreamConnectors,
+    UpstreamCredential, UpstreamHandle,
 };
 use crate::testing::{TestLog, grant, plain};
 use crate::{CredentialKind, CredentialMaterial, MintedCredential, Novelty};
@@ -22,7 +22,7 @@ use mayfly_ledger::Receipt;
 use mayfly_ledger::record::Record;
 use mayfly_ledger::state::{Lease, State};
 use mayfly_policy::grant::Grant;
-use mayfly_verify::seq::{LeaseId, Millis};
+use mayfly_verify::seq::Millis;
 
 pub const TIMING: LeaseTiming =
     LeaseTiming { make_ms: 120, call_ms: 120, left_ms: 260, retry_min_ms: 2, retry_max_ms: 20, look_ms: 5 };
@@ -123,19 +123,19 @@ impl UpstreamConnector for Accounts {
     }
 
     fn name(&self, order: &MintOrder<'_>) -> Result<UpstreamHandle, MakeError> {
-        Ok(UpstreamHandle { handle: format!("mayfly_{}", order.lease), ends_at: Millis(0) })
+        Ok(UpstreamHandle { handle: format!("mayfly_{}", order.lease), ends_at: Millis(0), terms: String::new() })
     }
 
     fn make<'a>(&'a self, order: &'a MintOrder<'a>) -> ConnectorFuture<'a, Result<UpstreamCredential, MakeError>> {
         Box::pin(async move { made(self.call("MAKE", order.handle).await, login(order.handle)) })
     }
 
-    fn undo<'a>(&'a self, _: LeaseId, lease: &'a Lease) -> ConnectorFuture<'a, Result<(), UndoError>> {
-        Box::pin(async move { dropped(self.call("DROP", &lease.handle).await) })
+    fn undo<'a>(&'a self, order: &'a UndoOrder<'a>) -> ConnectorFuture<'a, Result<(), UndoError>> {
+        Box::pin(async move { dropped(self.call("DROP", &order.lease.handle).await) })
     }
 
-    fn is_gone<'a>(&'a self, _: LeaseId, lease: &'a Lease) -> ConnectorFuture<'a, Result<bool, UndoError>> {
-        Box::pin(async move { gone(self.call("HAS", &lease.handle).await) })
+    fn is_gone<'a>(&'a self, order: &'a UndoOrder<'a>) -> ConnectorFuture<'a, Result<bool, UndoError>> {
+        Box::pin(async move { gone(self.call("HAS", &order.lease.handle).await) })
     }
 
     fn settles_ms(&self) -> u64 {
@@ -168,7 +168,12 @@ impl Process {
         let (reads, follows) = (AtomicU64::default(), OnceLock::new());
         let disk = Arc::new(Disk { log: Mutex::new(log), reads, follows, life: life.clone(), system: system.clone() });
         let accounts = Accounts::at(server, life.clone());
-        let leases = LeaseDriver::new(disk.clone(), connectors(UpstreamConnectors::default().with(accounts), TIMING), system);
+        let leases = LeaseDriver::new(
+            disk.clone(),
+            connectors(UpstreamConnectors::default().with(accounts), TIMING),
+            Arc::default(),
+            system,
+        );
         disk.follows.set(Arc::downgrade(&leases)).unwrap_or_else(|_| panic!("set once"));
         Process { disk, leases, life }
     }

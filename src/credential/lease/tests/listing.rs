@@ -33,8 +33,12 @@ async fn what_cannot_be_undone_is_listed_with_the_upstreams_words_and_an_operato
 async fn pauses_grow_and_a_retry_does_not_wait() {
     let (server, process) = fresh(Life::of(u64::MAX)).await;
     let slow = LeaseTiming { retry_min_ms: 60_000, retry_max_ms: 600_000, ..TIMING };
-    let leases =
-        LeaseDriver::new(process.disk.clone(), connectors(process.leases.connectors.remotes.clone(), slow), System::real());
+    let leases = LeaseDriver::new(
+        process.disk.clone(),
+        connectors(process.leases.connectors.remotes.clone(), slow),
+        Default::default(),
+        System::real(),
+    );
     process.exchange(async |_| ()).await.map_err(|e| e.to_string()).unwrap();
     server.shared.lock().wrong = [("DROP", vec![Wrong::Refuses; 2])].into();
     process.disk.commit(vec![revoke(Target::Everything)]).await.map_err(|e| e.to_string()).unwrap();
@@ -55,7 +59,12 @@ async fn pauses_grow_and_a_retry_does_not_wait() {
 #[tokio::test]
 async fn a_kind_that_nobody_serves_is_refused_and_its_leases_are_listed() {
     let (_, process) = fresh(Life::of(u64::MAX)).await;
-    let bare = LeaseDriver::new(process.disk.clone(), connectors(UpstreamConnectors::default(), TIMING), System::real());
+    let bare = LeaseDriver::new(
+        process.disk.clone(),
+        connectors(UpstreamConnectors::default(), TIMING),
+        Default::default(),
+        System::real(),
+    );
     assert_eq!(reason(bare.mint(process.grant(), 1).await), Reason::NotServed);
     assert_eq!(open_leases(&process), 0);
     process.exchange(async |_| ()).await.map_err(|e| e.to_string()).unwrap();
@@ -70,7 +79,7 @@ async fn as_many_are_made_at_once_as_is_set() {
     let (server, process) = fresh(Life::of(u64::MAX)).await;
     let places = LeaseConcurrency { making_per_upstream: 1, ..LeaseConcurrency::default() };
     let connectors = ConnectorSettings { places, ..connectors(process.leases.connectors.remotes.clone(), TIMING) };
-    let leases = LeaseDriver::new(process.disk.clone(), connectors, System::real());
+    let leases = LeaseDriver::new(process.disk.clone(), connectors, Default::default(), System::real());
     server.shared.lock().wrong = [("MAKE", vec![Wrong::IsSlow])].into();
     let both = tokio::join!(leases.mint(process.grant(), 1), leases.mint(process.grant(), 2));
     let no = match both {

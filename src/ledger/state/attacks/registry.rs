@@ -7,7 +7,7 @@ use mayfly_base::document::SourceFile;
 
 fn upstream(name: &str, change: impl Fn(&mut Upstream)) -> Upstream {
     let text = include_str!("../../../cli/samples/upstreams/echo.toml");
-    let mut upstream = file::parse(&SourceFile::new("echo.toml", text)).unwrap();
+    let mut upstream = file::parse(&SourceFile::new("echo.toml", text), &[]).unwrap();
     upstream.name = name.into();
     upstream.audience = format!("https://{name}.example");
     upstream.target = format!("https://{name}.example");

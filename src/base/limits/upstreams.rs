@@ -1,0 +1,43 @@
+//! Limits of connectors: how mayfly reaches the upstreams whose credentials they make.
+
+/// Longest time to resolve an upstream's name, connect to it, and finish TLS and login, milliseconds. A quarter of `LEASE_MAKE_MS`: what
+/// remains is for making the credential.
+pub const UPSTREAM_CONNECT_MS: u64 = 5_000;
+/// Addresses of one upstream's name that are tried, in the order in which the resolver returns them. A name with more has a fault, or is of
+/// somebody who wants many connections.
+pub const UPSTREAM_ADDRESSES: usize = 8;
+/// Largest file with an upstream's secret, bytes. A PEM private key of RSA-8192 has 6.4 KB.
+pub const UPSTREAM_SECRET_FILE_BYTES: usize = 16 * 1024;
+/// Largest file with the roots of one upstream, bytes: some hundred certificates. The system's own roots are `CA_FILE_BYTES` at most.
+pub const UPSTREAM_ROOTS_FILE_BYTES: usize = 256 * 1024;
+/// Longest secret of an upstream, bytes. A PEM private key of RSA-4096 has 3.3 KB.
+pub const UPSTREAM_SECRET_BYTES: usize = 8 * 1024;
+/// Longest text with the terms of a lease, bytes: an address and a few names.
+pub const LEASE_TERMS_BYTES: usize = 2 * 1024;
+
+/// Longest time of one statement at PostgreSQL, milliseconds. Four fit into `LEASE_MAKE_MS`.
+pub const POSTGRES_STATEMENT_MS: u64 = 5_000;
+/// Longest wait for a lock at PostgreSQL, milliseconds. Below `POSTGRES_STATEMENT_MS`, so that the error names the lock.
+pub const POSTGRES_LOCK_MS: u64 = 3_000;
+/// Longest pause between two statements of a transaction at PostgreSQL, milliseconds. PostgreSQL ends a session that pauses for longer: a
+/// COMMIT that arrives later than that has no effect.
+pub const POSTGRES_IDLE_MS: u64 = 3_000;
+/// Pause between two looks at the sessions of a role that is being dropped, milliseconds. PostgreSQL ends a session within a few.
+pub const POSTGRES_SESSIONS_LOOK_MS: u64 = 50;
+/// Looks at the sessions of a role that is being dropped, in one attempt: 5 s. The lease is tried again after that.
+pub const POSTGRES_SESSIONS_LOOKS: u32 = 100;
+/// Entries of `grants` in a registration.
+pub const POSTGRES_GRANTS: usize = 64;
+/// Longest identifier of PostgreSQL, bytes: `NAMEDATALEN` - 1.
+pub const POSTGRES_NAME_BYTES: usize = 63;
+/// Longest name of a table or signature of a function in a registration, bytes: a schema, a name, quotes, and some argument types.
+pub const POSTGRES_OBJECT_BYTES: usize = 512;
+/// Sessions of one credential, where the registration names no number: one for the program, and some for a pool.
+pub const POSTGRES_CONNECTIONS: u64 = 4;
+/// Most sessions of one credential. As `max_connections` of PostgreSQL by default, 100.
+pub const POSTGRES_CONNECTIONS_MOST: u64 = 100;
+/// Databases of one server in which an attempt to drop a role clears what the role owns. The lease is tried again for the rest.
+pub const POSTGRES_DATABASES: usize = 16;
+/// Attempts to create a role whose transaction somebody else's change of the same privileges ended. mayfly's own wait for each other; an
+/// administrator is faster than three of them in a row only by chance.
+pub const POSTGRES_TRIES: u32 = 3;

@@ -1,0 +1,39 @@
+//! How connectors reach their upstreams: the addresses that may be connected to, TLS, and mayfly's own secrets.
+//!
+//! - [`address`]: resolves the host of a registration and refuses addresses that no upstream has.
+//! - [`secrets`]: the files with the secrets by which mayfly itself logs in.
+//! - [`tls`]: the roots that verify an upstream.
+
+pub mod address;
+pub mod secrets;
+pub mod tls;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use mayfly_base::system::System;
+use secrets::SecretError;
+
+/// What every connector of a server needs to reach its upstreams.
+#[derive(Clone)]
+pub struct UpstreamAccess {
+    secrets_dir: Option<Arc<Path>>,
+    system: System,
+}
+
+impl UpstreamAccess {
+    /// `secrets_dir`: the directory with the files of [`secrets`], if one is configured.
+    pub fn new(secrets_dir: Option<PathBuf>, system: System) -> UpstreamAccess {
+        UpstreamAccess { secrets_dir: secrets_dir.map(Arc::from), system }
+    }
+
+    /// The clock, and randomness.
+    pub fn system(&self) -> &System {
+        &self.system
+    }
+
+    /// The directory with the secrets.
+    pub fn secrets_dir(&self) -> Result<&Path, SecretError> {
+        self.secrets_dir.as_deref().ok_or(SecretError::NoDirectory)
+    }
+}

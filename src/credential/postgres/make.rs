@@ -1,0 +1,196 @@
+//! Making a role with exactly what the scopes grant, in one transaction.
+
+use tokio_postgres::types::{ToSql, Type};
+
+use super::problem::{PgProblem, shown};
+use super::session::PgSession;
+use super::settings::{PostgresSettings, ScopeGrant};
+
+/// A role to be made.
+pub struct NewRole<'a> {
+    /// The role's name.
+    pub name: &'a str,
+    /// The verifier of its password (RFC 5803): the password itself never leaves mayfly.
+    pub verifier: &'a str,
+    /// When logins end, seconds since 1970.
+    pub valid_until: u64,
+    /// What the role is, for people who look at the database.
+    pub comment: &'a str,
+}
+
+/// Why a role was not made.
+pub struct NotMade {
+    /// What happened.
+    pub problem: PgProblem,
+    /// The transaction may have been committed.
+    pub unknown: bool,
+}
+
+impl From<PgProblem> for NotMade {
+    fn from(problem: PgProblem) -> NotMade {
+        NotMade { problem, unknown: false }
+    }
+}
+
+const CREATE: &str = "SELECT format('CREATE ROLE %I WITH LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS %s \
+     CONNECTION LIMIT %s VALID UNTIL %L PASSWORD %L', $1, CASE WHEN $2 THEN 'INHERIT' ELSE 'NOINHERIT' END, $3, \
+     to_timestamp($4), $5)";
+
+const COMMENT: &str = "SELECT format('COMMENT ON ROLE %I IS %L', $1, $2)";
+
+/// One statement for each object. The casts to `reg…` read names as SQL does and write them back with quotes and schema.
+const GRANTS: &str = "SELECT sort, privileges, object, CASE sort \
+     WHEN 'roles' THEN format('GRANT %I TO %I', object, $4) \
+     WHEN 'tables' THEN format('GRANT %s ON TABLE %s TO %I', privileges, object::regclass, $4) \
+     WHEN 'all tables in schemas' THEN format('GRANT %s ON ALL TABLES IN SCHEMA %s TO %I', privileges, object::regnamespace, $4) \
+     WHEN 'sequences' THEN format('GRANT %s ON SEQUENCE %s TO %I', privileges, object::regclass, $4) \
+     WHEN 'all sequences in schemas' THEN format('GRANT %s ON ALL SEQUENCES IN SCHEMA %s TO %I', privileges, object::regnamespace, $4) \
+     WHEN 'functions' THEN format('GRANT %s ON FUNCTION %s TO %I', privileges, object::regprocedure, $4) \
+     WHEN 'all functions in schemas' THEN format('GRANT %s ON ALL ROUTINES IN SCHEMA %s TO %I', privileges, object::regnamespace, $4) \
+     WHEN 'schemas' THEN format('GRANT %s ON SCHEMA %s TO %I', privileges, object::regnamespace, $4) \
+     WHEN 'database' THEN format('GRANT %s ON DATABASE %I TO %I', privileges, current_database(), $4) END \
+     FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS given(sort, privileges, object, place) ORDER BY place";
+
+/// What of it the role does not have afterwards: where mayfly may not grant something, PostgreSQL only warns.
+const MISSING: &str = "SELECT sort, privilege, object FROM unnest($1::text[], $2::text[], $3::text[]) AS given(sort, privileges, object), \
+     regexp_split_to_table(privileges, ', ') AS privilege WHERE NOT CASE sort \
+     WHEN 'roles' THEN pg_has_role($4::name, object::name, 'MEMBER') \
+     WHEN 'tables' THEN has_table_privilege($4::name, object::regclass::oid, privilege) \
+     WHEN 'all tables in schemas' THEN NOT EXISTS (SELECT FROM pg_class WHERE relnamespace = object::regnamespace::oid \
+       AND relkind IN ('r', 'v', 'm', 'f', 'p') AND NOT has_table_privilege($4::name, oid, privilege)) \
+     WHEN 'sequences' THEN has_sequence_privilege($4::name, object::regclass::oid, privilege) \
+     WHEN 'all sequences in schemas' THEN NOT EXISTS (SELECT FROM pg_class WHERE relnamespace = object::regnamespace::oid \
+       AND relkind = 'S' AND NOT has_sequence_privilege($4::name, oid, privilege)) \
+     WHEN 'functions' THEN has_function_privilege($4::name, object::regprocedure::oid, privilege) \
+     WHEN 'all functions in schemas' THEN NOT EXISTS (SELECT FROM pg_proc WHERE pronamespace = object::regnamespace::oid \
+       AND NOT has_function_privilege($4::name, oid, privilege)) \
+     WHEN 'schemas' THEN has_schema_privilege($4::name, object::regnamespace::oid, privilege) \
+     WHEN 'database' THEN has_database_privilege($4::name, current_database(), privilege) END LIMIT 1";
+
+/// Roles by which the holder could make logins that outlive the credential, or leave the database.
+const POWERFUL: &str = "SELECT given.rolname::text FROM pg_roles AS given, pg_roles AS power WHERE given.rolname = ANY($1::text[]) \
+     AND (power.rolsuper OR power.rolcreaterole OR power.rolreplication OR power.rolname IN \
+       ('pg_execute_server_program', 'pg_read_server_files', 'pg_write_server_files')) \
+     AND pg_has_role(given.oid, power.oid, 'MEMBER') LIMIT 1";
+
+/// The grants, one entry for each object, as the statements take them.
+struct GrantRows<'a> {
+    sorts: Vec<&'a str>,
+    privileges: Vec<String>,
+    objects: Vec<&'a str>,
+}
+
+impl<'a> GrantRows<'a> {
+    fn of(grants: &[&'a ScopeGrant]) -> GrantRows<'a> {
+        let mut rows = GrantRows { sorts: Vec::new(), privileges: Vec::new(), objects: Vec::new() };
+        for grant in grants {
+            let whole = [""];
+            let names = grant.names.iter().map(String::as_str);
+            let names: Vec<&str> = if grant.names.is_empty() { whole.to_vec() } else { names.collect() };
+            for name in names {
+                rows.sorts.push(&grant.on);
+                rows.privileges.push(grant.privileges.join(", "));
+                rows.objects.push(name);
+            }
+        }
+        rows
+    }
+
+    fn parameters<'p>(&'p self, role: &'p &'p str) -> [(&'p (dyn ToSql + Sync), Type); 4] {
+        [
+            (&self.sorts, Type::TEXT_ARRAY),
+            (&self.privileges, Type::TEXT_ARRAY),
+            (&self.objects, Type::TEXT_ARRAY),
+            (role, Type::TEXT),
+        ]
+    }
+}
+
+/// Makes the role. Either it exists afterwards with all that the scopes grant, or nothing was made.
+pub async fn make(
+    session: &PgSession,
+    settings: &PostgresSettings,
+    scopes: &[String],
+    role: &NewRole<'_>,
+) -> Result<(), NotMade> {
+    let grants: Vec<&ScopeGrant> = settings.grants.iter().filter(|grant| scopes.contains(&grant.scope)).collect();
+    if let Some(scope) = scopes.iter().find(|scope| grants.iter().all(|grant| grant.scope != **scope)) {
+        return Err(PgProblem::new("reading the registration", format!("it grants nothing for scope {scope:?}")).into());
+    }
+    let roles: Vec<&str> = grants.iter().filter(|g| g.on == "roles").flat_map(|g| g.names.iter().map(String::as_str)).collect();
+    session.begin("beginning a transaction").await?;
+    if let Some(row) = session.rows("looking at the roles to be granted", POWERFUL, &[(&roles, Type::TEXT_ARRAY)]).await?.first()
+    {
+        let name: String = row.try_get(0).unwrap_or_default();
+        let why = format!("role {name:?} could make other logins or leave the database, so no credential gets it");
+        return Err(PgProblem::new("looking at the roles to be granted", why).into());
+    }
+    create(session, settings, !roles.is_empty(), role).await?;
+    let rows = GrantRows::of(&grants);
+    let admin = settings.admin.as_str();
+    for row in session.rows("granting", GRANTS, &rows.parameters(&role.name)).await.map_err(unknown_object)? {
+        let (sort, privileges, object) = (row.try_get(0), row.try_get(1), row.try_get(2));
+        let (Ok(sort), Ok(privileges), Ok(object), Ok(statement)) = (sort, privileges, object, row.try_get::<_, String>(3))
+        else {
+            return Err(PgProblem::new("granting", "the server wrote no statement").into());
+        };
+        session.run("granting", &statement).await.map_err(|p| p.lacking(|| permission(sort, privileges, object, admin)))?;
+    }
+    if let Some(row) = session.rows("looking at what was granted", MISSING, &rows.parameters(&role.name)).await?.first() {
+        let [sort, privilege, object] = [0, 1, 2].map(|at| row.try_get::<_, String>(at).unwrap_or_default());
+        let said = format!("role {} may not grant {privilege} on {}", shown(admin), named(&sort, &object));
+        return Err(PgProblem::new("granting", said).mended_by(permission(&sort, &privilege, &object, admin)).into());
+    }
+    // From here on the role may exist, whatever answer comes.
+    session.run("committing", "COMMIT").await.map_err(|problem| {
+        let unknown = !problem.is_answer();
+        NotMade { problem, unknown }
+    })
+}
+
+async fn create(session: &PgSession, settings: &PostgresSettings, inherits: bool, role: &NewRole<'_>) -> Result<(), PgProblem> {
+    let (limit, until) = (settings.connection_limit.to_string(), role.valid_until as f64);
+    let parameters: [(&(dyn ToSql + Sync), Type); 5] = [
+        (&role.name, Type::TEXT),
+        // Membership is of use only to a role that inherits. A role without memberships has nothing to inherit.
+        (&inherits, Type::BOOL),
+        (&limit, Type::TEXT),
+        (&until, Type::FLOAT8),
+        (&role.verifier, Type::TEXT),
+    ];
+    let created = session.formatted("creating a role", CREATE, &parameters).await;
+    created.map_err(|p| p.lacking(|| format!("ALTER ROLE {} CREATEROLE", shown(&settings.admin))))?;
+    let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&role.name, Type::TEXT), (&role.comment, Type::TEXT)];
+    session.formatted("commenting on the role", COMMENT, &parameters).await
+}
+
+/// A name of the registration that the database does not know.
+fn unknown_object(problem: PgProblem) -> PgProblem {
+    match problem.is_answer() {
+        true => problem.mended_by("correct the names in the registration, which are written as in SQL".to_owned()),
+        false => problem,
+    }
+}
+
+/// The statement by which mayfly's role may grant something. The names are those of the registration, in the syntax of SQL.
+fn permission(sort: &str, privileges: &str, object: &str, admin: &str) -> String {
+    let admin = shown(admin);
+    match sort {
+        "roles" => format!("GRANT {} TO {admin} WITH ADMIN OPTION", shown(object)),
+        _ => format!("GRANT {privileges} ON {} TO {admin} WITH GRANT OPTION", named(sort, object)),
+    }
+}
+
+fn named(sort: &str, object: &str) -> String {
+    match sort {
+        "roles" => format!("role {object}"),
+        "tables" => format!("TABLE {object}"),
+        "all tables in schemas" => format!("ALL TABLES IN SCHEMA {object}"),
+        "sequences" => format!("SEQUENCE {object}"),
+        "all sequences in schemas" => format!("ALL SEQUENCES IN SCHEMA {object}"),
+        "functions" => format!("FUNCTION {object}"),
+        "all functions in schemas" => format!("ALL ROUTINES IN SCHEMA {object}"),
+        "schemas" => format!("SCHEMA {object}"),
+        _ => "the DATABASE".to_owned(),
+    }
+}

@@ -1,0 +1,266 @@
+//! The section `[postgres]` of a registration.
+//!
+//! The section is kept in the ledger as JSON of the same shape. What undoing needs of it is written into the terms of each lease.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::access::address::UpstreamAddress;
+use crate::access::secrets::is_file_name;
+use mayfly_base::document::{Field, Section};
+use mayfly_base::limits;
+use mayfly_ledger::upstream::file::each;
+use mayfly_ledger::upstream::settings::SettingsContext;
+
+/// The port of PostgreSQL.
+pub const PORT: u16 = 5432;
+
+/// The section, as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PostgresSettings {
+    /// The role that mayfly logs in as.
+    pub admin: String,
+    /// Sessions that one credential may have at once.
+    pub connection_limit: u64,
+    /// The server takes no TLS: on loopback only.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub plaintext: bool,
+    /// The role that gets what a credential's role created. Without it, those objects are dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reassign_to: Option<String>,
+    /// What each scope grants.
+    pub grants: Vec<ScopeGrant>,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+/// One entry of `grants`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScopeGrant {
+    /// The scope that grants it.
+    pub scope: String,
+    /// The privileges, in upper case. Empty for membership of roles.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub privileges: Vec<String>,
+    /// The sort of the objects: a key of [`SORTS`].
+    pub on: String,
+    /// The objects. Empty for the database.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<String>,
+}
+
+/// A sort of objects that privileges are granted on.
+pub struct ObjectSort {
+    /// The value of `on`.
+    pub on: &'static str,
+    /// The privileges that exist for it.
+    pub privileges: &'static [&'static str],
+}
+
+const TABLE: &[&str] = &["SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER"];
+const SEQUENCE: &[&str] = &["USAGE", "SELECT", "UPDATE"];
+
+/// The sorts of objects. `super::sql` has the statements of each.
+pub const SORTS: &[ObjectSort] = &[
+    ObjectSort { on: "roles", privileges: &[] },
+    ObjectSort { on: "tables", privileges: TABLE },
+    ObjectSort { on: "all tables in schemas", privileges: TABLE },
+    ObjectSort { on: "sequences", privileges: SEQUENCE },
+    ObjectSort { on: "all sequences in schemas", privileges: SEQUENCE },
+    ObjectSort { on: "functions", privileges: &["EXECUTE"] },
+    ObjectSort { on: "all functions in schemas", privileges: &["EXECUTE"] },
+    ObjectSort { on: "schemas", privileges: &["USAGE", "CREATE"] },
+    ObjectSort { on: "database", privileges: &["CONNECT", "TEMPORARY", "CREATE"] },
+];
+
+/// What undoing needs, in the terms of a lease.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PostgresTerms {
+    /// The target of the registration.
+    pub target: String,
+    /// As [`PostgresSettings::admin`].
+    pub admin: String,
+    /// As [`PostgresSettings::plaintext`].
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub plaintext: bool,
+    /// As [`PostgresSettings::reassign_to`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reassign_to: Option<String>,
+}
+
+/// Address and database of a target.
+pub fn place(target: &str) -> Option<(UpstreamAddress, &str)> {
+    let rest = target.strip_prefix("postgres://").or_else(|| target.strip_prefix("postgresql://"))?;
+    let (_, database) = rest.split_once('/')?;
+    let plain = !database.is_empty() && database.len() <= limits::POSTGRES_NAME_BYTES && !database.contains('/');
+    Some((UpstreamAddress::of(target, PORT)?, database)).filter(|_| plain)
+}
+
+/// Reads the section.
+pub fn read(section: &Section<'_>, around: &SettingsContext<'_>) -> Option<Value> {
+    let admin = section.required("admin").and_then(|f| identifier(&f));
+    let connection_limit = match section.optional("connection_limit") {
+        Some(field) => field.integer(1, limits::POSTGRES_CONNECTIONS_MOST),
+        None => Some(limits::POSTGRES_CONNECTIONS),
+    };
+    let plaintext_field = section.optional("plaintext");
+    let plaintext = plaintext_field.as_ref().map_or(Some(false), Field::boolean);
+    let reassign_to = match section.optional("reassign_to") {
+        Some(field) => identifier(&field).map(Some),
+        None => Some(None),
+    };
+    let field = section.required("grants");
+    let grants = field.as_ref().and_then(grants);
+    if let (Some(field), Some(grants), Some(scopes)) = (&field, &grants, around.scopes) {
+        let unknown = grants.iter().find(|g| scopes.iter().all(|s| s.name != g.scope));
+        let empty = scopes.iter().find(|s| grants.iter().all(|g| g.scope != s.name));
+        if let Some(grant) = unknown {
+            return field
+                .wrong(format!("has scope {:?}, which is not in scopes", grant.scope), "add it to scopes, or correct it");
+        }
+        if let Some(scope) = empty {
+            return field.wrong(format!("has nothing for scope {:?}", scope.name), "add an entry of it, or remove the scope");
+        }
+    }
+    // The target and the name are checked here, since only this kind needs more of them than others do.
+    if let (Some(target), Some(field)) = (around.target, &field) {
+        let Some((address, _)) = place(target) else {
+            return field.wrong(format!("cannot be granted at target {target}"), "target = \"postgres://HOST:PORT/DATABASE\"");
+        };
+        if let (Some(at), Some(true), false) = (&plaintext_field, plaintext, address.is_loopback()) {
+            return at.wrong("is for a database on this host only", "leave it out: mayfly verifies the server by TLS");
+        }
+    }
+    if let (Some(name), Some(field)) = (around.name.filter(|name| !is_file_name(name)), &field) {
+        return field
+            .wrong(format!("needs a file for upstream {name}, whose name has a slash"), "give it a name without slashes");
+    }
+    let settings = PostgresSettings {
+        admin: admin?,
+        connection_limit: connection_limit?,
+        plaintext: plaintext?,
+        reassign_to: reassign_to?,
+        grants: grants?,
+    };
+    serde_json::to_value(settings).ok()
+}
+
+/// A name that PostgreSQL can have, as it is, without quotes.
+fn identifier(field: &Field<'_>) -> Option<String> {
+    field.text(limits::POSTGRES_NAME_BYTES)
+}
+
+fn grants(field: &Field<'_>) -> Option<Vec<ScopeGrant>> {
+    let entries = field.list(limits::POSTGRES_GRANTS)?;
+    if entries.is_empty() {
+        return field.wrong("is empty", "say what each scope grants");
+    }
+    let all: Vec<Option<ScopeGrant>> = entries.iter().map(|entry| entry.inside(grant)).collect();
+    all.into_iter().collect()
+}
+
+fn grant(section: &Section<'_>) -> Option<ScopeGrant> {
+    let scope = section.required("scope").and_then(|f| f.text(limits::NAME_BYTES));
+    let choices: Vec<(&str, &ObjectSort)> = SORTS.iter().map(|sort| (sort.on, sort)).collect();
+    let sort = section.required("on").and_then(|f| f.one_of(&choices));
+    let (privileges, names) = (section.optional("privileges"), section.optional("names"));
+    let sort = sort?;
+    let known: Vec<(&str, &str)> = sort.privileges.iter().map(|p| (*p, *p)).collect();
+    let privileges = match privileges {
+        Some(field) if known.is_empty() => field.wrong("is given for roles", "leave it out: a member has all that the role has"),
+        Some(field) => each(&field, 1, |f| f.one_of(&known)),
+        None if known.is_empty() => Some(Vec::new()),
+        None => section.required("privileges").and(None),
+    };
+    let names = match names {
+        Some(field) if sort.on == "database" => field.wrong("is given for the database", "leave it out: it is the target's"),
+        Some(field) => each(&field, 1, |f| f.text(limits::POSTGRES_OBJECT_BYTES)),
+        None if sort.on == "database" => Some(Vec::new()),
+        None => section.required("names").and(None),
+    };
+    let privileges = privileges?.into_iter().map(str::to_owned).collect();
+    Some(ScopeGrant { scope: scope?, privileges, on: sort.on.to_owned(), names: names? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connectors::READERS;
+    use mayfly_base::document::SourceFile;
+    use mayfly_ledger::upstream::file;
+    use mayfly_ledger::upstream::registry::Upstream;
+
+    const WHOLE: &str = include_str!("template.toml");
+
+    fn parse(text: &str) -> Result<Upstream, String> {
+        file::parse(&SourceFile::new("u.toml", text), &READERS)
+            .map_err(|wrong| wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+    }
+
+    #[test]
+    fn the_section_comes_back_from_the_ledger_and_from_its_own_json() {
+        let upstream = parse(WHOLE).unwrap();
+        let section = upstream.settings.of("postgres").unwrap();
+        let settings: PostgresSettings = serde_json::from_value(section.clone()).unwrap();
+        assert_eq!((settings.admin.as_str(), settings.plaintext), ("mayfly", false));
+        assert_eq!(Upstream::from_text(&upstream.to_text()).unwrap(), upstream);
+        // The wire carries the JSON, which becomes a section again.
+        let mut table: toml::Table = toml::from_str(WHOLE).unwrap();
+        table.insert("postgres".to_owned(), toml::Value::try_from(section).unwrap());
+        assert_eq!(parse(&toml::to_string(&table).unwrap()).unwrap(), upstream);
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_key() {
+        let wrong = |from: &str, to: &str| {
+            assert!(WHOLE.contains(from), "{from}");
+            parse(&WHOLE.replacen(from, to, 1)).unwrap_err()
+        };
+        for (from, to, said) in [
+            ("admin = \"mayfly\"", "", "lacks postgres.admin"),
+            ("connection_limit = 4", "connection_limit = 0", "postgres.connection_limit"),
+            ("connection_limit = 4", "conection_limit = 4", "did you mean connection_limit?"),
+            (
+                "connection_limit = 4",
+                "connection_limit = 4\nplaintext = true",
+                "postgres.plaintext is for a database on this host only",
+            ),
+            ("\"SELECT\"", "\"SELEKT\"", "privileges[0]"),
+            ("on = \"tables\"", "on = \"table\"", "all tables in schemas"),
+            ("scope = \"orders:write\"", "scope = \"orders:erase\"", "which is not in scopes"),
+            (
+                "target = \"postgres://db.example.org/orders\"",
+                "target = \"postgres://db.example.org\"",
+                "postgres://HOST:PORT/DATABASE",
+            ),
+            (
+                "target = \"postgres://db.example.org/orders\"",
+                "target = \"https://db.example.org/orders\"",
+                "postgres://HOST:PORT/DATABASE",
+            ),
+            ("name = \"orders\"", "name = \"team/orders\"", "without slashes"),
+            ("kinds = [\"postgres\"]", "kinds = [\"jwt\"]", "postgres is for kind postgres"),
+        ] {
+            let no = wrong(from, to);
+            assert!(no.contains(said), "{said} is not in: {no}");
+        }
+        let without: String = WHOLE.split("[postgres]").next().unwrap().to_owned();
+        assert!(parse(&without).unwrap_err().contains("lacks postgres"));
+        let local = WHOLE.replace("db.example.org", "127.0.0.1:5433").replace("connection_limit = 4", "plaintext = true");
+        assert!(parse(&local).is_ok());
+    }
+
+    #[test]
+    fn address_and_database_are_those_of_the_target() {
+        let of = |target| place(target).map(|(at, database)| (at.host, at.port, database.to_owned()));
+        assert_eq!(of("postgres://db.example/orders"), Some(("db.example".into(), 5432, "orders".into())));
+        assert_eq!(of("postgresql://[::1]:6432/orders"), Some(("::1".into(), 6432, "orders".into())));
+        for wrong in ["postgres://db.example", "postgres://db.example/a/b", "mysql://db.example/orders"] {
+            assert_eq!(of(wrong), None, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Undoing a role: no login any more, its sessions ended, what it owns reassigned or dropped in every database, the role dropped, and the
+//! absence of both looked up.
+//!
+//! Each step can be repeated, and each attempt begins with the first: an attempt that was interrupted, or that runs beside another
+//! replica's, does no harm. A role that does not exist is undone.
+
+use std::time::Duration;
+
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::{Oid, ToSql, Type};
+
+use super::problem::{PgProblem, shown};
+use super::session::PgSession;
+use mayfly_base::limits;
+
+const FIND: &str = "SELECT oid FROM pg_roles WHERE rolname = $1";
+
+const NO_LOGIN: &str = "SELECT format('ALTER ROLE %I WITH NOLOGIN PASSWORD NULL', $1)";
+
+/// Ends the sessions of a role, and lists those that there were.
+const END_SESSIONS: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usesysid = $1";
+
+/// The databases in which something depends on the role: objects that it owns, and privileges that it was granted. `pg_shdepend` is shared
+/// by all databases of a server.
+const DATABASES: &str = "SELECT DISTINCT datname::text FROM pg_shdepend JOIN pg_database ON pg_database.oid = dbid \
+     WHERE refclassid = 'pg_authid'::regclass AND refobjid = $1 AND datname <> current_database() ORDER BY 1";
+
+/// Whether mayfly's role may act for the role: only then may it drop what the role owns.
+const MAY_ACT: &str = "SELECT pg_has_role(current_user, $1, 'USAGE')";
+const JOIN_ROLE: &str = "SELECT format('GRANT %I TO CURRENT_USER', $1)";
+
+const REASSIGN: &str = "SELECT format('REASSIGN OWNED BY %I TO %I', $1, $2)";
+const DROP_OWNED: &str = "SELECT format('DROP OWNED BY %I', $1)";
+const DROP: &str = "SELECT format('DROP ROLE IF EXISTS %I', $1)";
+
+/// A transaction that was prepared by the role keeps what the role did, and cannot be ended by `pg_terminate_backend`.
+const PREPARED: &str = "SELECT gid, database::text FROM pg_prepared_xacts WHERE owner = $1::name LIMIT 1";
+
+const IS_THERE: &str =
+    "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1) OR EXISTS (SELECT FROM pg_stat_activity WHERE usename = $1::name)";
+
+/// A role to be undone.
+pub struct OldRole<'a> {
+    /// The role's name.
+    pub name: &'a str,
+    /// The role that gets what it owns. `None`: it is dropped.
+    pub reassign_to: Option<&'a str>,
+    /// The role that mayfly logs in as.
+    pub admin: &'a str,
+}
+
+/// Undoes a role. `open` logs in to another database of the same server.
+pub async fn undo<F>(session: &PgSession, role: &OldRole<'_>, open: impl Fn(String) -> F) -> Result<(), PgProblem>
+where
+    F: Future<Output = Result<PgSession, PgProblem>>,
+{
+    let by_name: [(&(dyn ToSql + Sync), Type); 1] = [(&role.name, Type::TEXT)];
+    let Some(oid) = session.rows("looking for the role", FIND, &by_name).await?.first().map(|row| row.try_get::<_, Oid>(0))
+    else {
+        return Ok(());
+    };
+    let oid = oid.map_err(|e| PgProblem::of("looking for the role", &e))?;
+    // A role that another replica has dropped meanwhile is undone.
+    gone(session.formatted("ending the logins of the role", NO_LOGIN, &by_name).await)?;
+    end_sessions(session, oid, role).await?;
+    prepared(session, role).await?;
+    act_for(session, oid, role).await?;
+    let others = session.rows("looking for what the role owns", DATABASES, &[(&oid, Type::OID)]).await?;
+    for row in others.iter().take(limits::POSTGRES_DATABASES) {
+        let database: String = row.try_get(0).map_err(|e| PgProblem::of("looking for what the role owns", &e))?;
+        let there = open(database).await?;
+        clear(&there, role).await?;
+        there.close().await;
+    }
+    clear(session, role).await?;
+    session.run("dropping the role", "BEGIN").await?;
+    session.formatted("dropping the role", DROP, &by_name).await?;
+    // A login that was under way when logins were ended is a session by now. It is ended before the role's number is forgotten.
+    end_sessions(session, oid, role).await?;
+    session.run("dropping the role", "COMMIT").await
+}
+
+/// Whether neither the role nor a session of it exists.
+pub async fn is_gone(session: &PgSession, name: &str) -> Result<bool, PgProblem> {
+    let rows = session.rows("looking for the role", IS_THERE, &[(&name, Type::TEXT)]).await?;
+    let there = rows.first().map(|row| row.try_get::<_, bool>(0));
+    match there {
+        Some(Ok(there)) => Ok(!there),
+        _ => Err(PgProblem::new("looking for the role", "the server gave no answer")),
+    }
+}
+
+fn gone(done: Result<(), PgProblem>) -> Result<(), PgProblem> {
+    match done {
+        Err(problem) if problem.is(&SqlState::UNDEFINED_OBJECT) => Ok(()),
+        done => done,
+    }
+}
+
+async fn end_sessions(session: &PgSession, oid: Oid, role: &OldRole<'_>) -> Result<(), PgProblem> {
+    let step = "ending the sessions of the role";
+    for _ in 0..limits::POSTGRES_SESSIONS_LOOKS {
+        let found = session.rows(step, END_SESSIONS, &[(&oid, Type::OID)]).await;
+        let found = found.map_err(|p| p.lacking(|| format!("GRANT pg_signal_backend TO {}", shown(role.admin))))?;
+        if found.is_empty() {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(limits::POSTGRES_SESSIONS_LOOK_MS)).await;
+    }
+    let ms = limits::POSTGRES_SESSIONS_LOOK_MS * u64::from(limits::POSTGRES_SESSIONS_LOOKS);
+    Err(PgProblem::new(step, format!("a session of {} has not ended after {ms} ms", role.name)))
+}
+
+async fn prepared(session: &PgSession, role: &OldRole<'_>) -> Result<(), PgProblem> {
+    let step = "looking for prepared transactions";
+    let found = session.rows(step, PREPARED, &[(&role.name, Type::TEXT)]).await?;
+    let Some(row) = found.first() else { return Ok(()) };
+    let [gid, database] = [0, 1].map(|at| row.try_get::<_, String>(at).unwrap_or_default());
+    let gid = gid.replace('\'', "''");
+    Err(PgProblem::new(step, "the role left a prepared transaction")
+        .mended_by(format!("in database {database}: ROLLBACK PREPARED '{gid}'")))
+}
+
+async fn act_for(session: &PgSession, oid: Oid, role: &OldRole<'_>) -> Result<(), PgProblem> {
+    let step = "acting for the role";
+    let may = session.rows(step, MAY_ACT, &[(&oid, Type::OID)]).await?;
+    if may.first().is_some_and(|row| row.try_get::<_, bool>(0).unwrap_or(false)) {
+        return Ok(());
+    }
+    let joined = session.formatted(step, JOIN_ROLE, &[(&role.name, Type::TEXT)]).await;
+    gone(joined.map_err(|p| p.lacking(|| format!("GRANT {} TO {} WITH ADMIN OPTION", shown(role.name), shown(role.admin)))))
+}
+
+/// Clears one database of what the role owns there, and of its privileges.
+async fn clear(session: &PgSession, role: &OldRole<'_>) -> Result<(), PgProblem> {
+    session.begin("dropping what the role owns").await?;
+    if let Some(heir) = role.reassign_to {
+        let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&role.name, Type::TEXT), (&heir, Type::TEXT)];
+        let done = session.formatted("reassigning what the role owns", REASSIGN, &parameters).await;
+        gone_or_lacking(done, role, heir)?;
+    }
+    let dropped = session.formatted("dropping what the role owns", DROP_OWNED, &[(&role.name, Type::TEXT)]).await;
+    gone(dropped.map_err(|p| match p.is(&SqlState::DEPENDENT_OBJECTS_STILL_EXIST) {
+        // What others built on it is theirs: mayfly does not drop it.
+        true => p.mended_by("name a role in reassign_to, or drop these objects".to_owned()),
+        false => p,
+    }))?;
+    // After a statement that found no role, this ends an aborted transaction.
+    session.run("dropping what the role owns", "COMMIT").await
+}
+
+/// Where the heir does not exist, or mayfly may not act for it, nothing is dropped instead: the operator wants these objects.
+fn gone_or_lacking(done: Result<(), PgProblem>, role: &OldRole<'_>, heir: &str) -> Result<(), PgProblem> {
+    done.map_err(|p| match p.is(&SqlState::UNDEFINED_OBJECT) {
+        true => p.mended_by(format!("CREATE ROLE {}", shown(heir))),
+        false => p.lacking(|| format!("GRANT {} TO {}", shown(heir), shown(role.admin))),
+    })
+}

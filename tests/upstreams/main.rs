@@ -1,0 +1,10 @@
+//! The connectors of the shipped program on whole servers, against real upstreams: PostgreSQL from the system's packages, started on
+//! loopback in a temporary directory. Without it, the tests say so and pass.
+
+mod cluster;
+mod gate;
+mod kills;
+mod postgres;
+mod rig;
+mod secrets;
+mod server;

@@ -1,0 +1,249 @@
+//! The life of a login to PostgreSQL: made, used by `psql`, revoked.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use mayfly::pb::mayfly::v1 as pb;
+
+use super::cluster::{ADMIN_PASSWORD, Cluster, cluster};
+use super::gate::{Gate, PATIENCE, Watch};
+use super::rig::{Rig, closed, login, registration, wanted};
+
+fn plain(cluster: &Cluster) -> String {
+    format!("postgres://127.0.0.1:{}/orders", cluster.port)
+}
+
+/// What `psql` with this login answers to statements: its rows, or its error.
+fn psql(cluster: &Cluster, login: &pb::DatabaseLogin, database: &str, statements: &str) -> Result<String, String> {
+    let done = cluster.psql(&login.user, &login.password, database).arg("-c").arg(statements).output().unwrap();
+    match done.status.success() {
+        true => Ok(String::from_utf8(done.stdout).unwrap().trim_end().to_owned()),
+        false => Err(String::from_utf8(done.stderr).unwrap()),
+    }
+}
+
+#[track_caller]
+fn until(what: &str, holds: impl Fn() -> bool) {
+    let began = Watch::start();
+    while !holds() {
+        assert!(began.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_login_has_exactly_what_its_scope_grants_and_a_repeat_gets_the_same() {
+    let Some(cluster) = cluster() else { return };
+    let rig = Rig::of("exact", &plain(cluster), "plaintext = true\nconnection_limit = 2");
+    let task = rig.open("exact");
+    let issued = rig.exchange(wanted("exact", &task, "orders:read", "one")).unwrap();
+    let read = login(&issued);
+    assert!(read.user.starts_with("mayfly_") && read.user.len() == 33 && read.plaintext, "{read:?}");
+    assert_eq!((read.host.as_str(), read.port, read.database.as_str()), ("127.0.0.1", u32::from(cluster.port), "orders"));
+    assert_eq!(psql(cluster, &read, "orders", "SELECT what FROM public.orders WHERE id = 1").unwrap(), "a book");
+    assert_eq!(psql(cluster, &read, "orders", r#"SELECT count(*) FROM public."Odd ""Name""""#).unwrap(), "0");
+    for refused in [
+        "INSERT INTO public.orders VALUES (2, 'x')",
+        "SELECT * FROM public.secrets",
+        "CREATE TABLE public.own ()",
+        "CREATE ROLE more",
+    ] {
+        let no = psql(cluster, &read, "orders", refused).unwrap_err();
+        assert!(no.contains("permission denied"), "{refused}: {no}");
+    }
+    let write = login(&rig.exchange(wanted("exact", &task, "orders:write", "two")).unwrap());
+    assert_ne!(write.user, read.user);
+    assert_eq!(psql(cluster, &write, "orders", "INSERT INTO public.orders VALUES (77, 'x') RETURNING id").unwrap(), "77");
+    let attributes = cluster.sql(
+        "postgres",
+        &format!(
+            "SELECT rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls OR rolinherit, rolconnlimit, \
+             rolvaliduntil BETWEEN now() + interval '14 min' AND now() + interval '16 min', rolpassword LIKE 'SCRAM-SHA-256$%' \
+             FROM pg_authid WHERE rolname = '{}'",
+            read.user
+        ),
+    );
+    assert_eq!(attributes, ["f|2|t|t"]);
+    let again = rig.exchange(wanted("exact", &task, "orders:read", "one")).unwrap();
+    assert_eq!(again.novelty(), pb::Novelty::Same);
+    assert_eq!((login(&again), again.credential_id), (read, issued.credential_id));
+    rig.complete(&task);
+    assert!(rig.settled(cluster, "exact", "completed").is_empty());
+    assert!(cluster.roles_of("exact").is_empty());
+}
+
+#[test]
+fn revoking_ends_a_session_within_a_second_and_what_it_made_goes_in_every_database() {
+    let Some(cluster) = cluster() else { return };
+    let rig = Rig::of("ended", &plain(cluster), "plaintext = true");
+    let task = rig.open("ended");
+    let issued = rig.exchange(wanted("ended", &task, "orders:write", "one")).unwrap();
+    let write = login(&issued);
+    psql(cluster, &write, "orders", "CREATE TABLE public.mine (id int)").unwrap();
+    psql(cluster, &write, "archive", "CREATE TABLE public.mine_too (id int)").unwrap();
+    let mut session = cluster.psql(&write.user, &write.password, "orders");
+    let mut session = session.args(["-c", "SELECT pg_sleep(600)"]).stderr(Stdio::piped()).spawn().unwrap();
+    let sessions = || cluster.sql("postgres", &format!("SELECT count(*) FROM pg_stat_activity WHERE usename = '{}'", write.user));
+    until("the session is there", || sessions() == ["1"]);
+    rig.operated(&["revoke", "--credential", &issued.credential_id, "--reason", "a test"]);
+    let acknowledged = Watch::start();
+    assert!(!session.wait().unwrap().success());
+    let took = acknowledged.elapsed();
+    println!("a psql session ended {} ms after the revocation was acknowledged", took.as_millis());
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(psql(cluster, &write, "orders", "SELECT 1").is_err(), "no new session");
+    assert!(rig.settled(cluster, "ended", "revoked").is_empty());
+    for database in ["orders", "archive"] {
+        assert_eq!(cluster.sql(database, "SELECT count(*) FROM pg_class WHERE relname LIKE 'mine%'"), ["0"], "{database}");
+    }
+    let told = rig.operated(&["explain", &issued.credential_id]);
+    assert!(told.contains("lease"), "{told}");
+}
+
+#[test]
+fn what_a_login_made_can_be_given_to_another_role() {
+    let Some(cluster) = cluster() else { return };
+    let rig = Rig::of("heir", &plain(cluster), "plaintext = true\nreassign_to = \"orders_owner\"");
+    let task = rig.open("heir");
+    let write = login(&rig.exchange(wanted("heir", &task, "orders:write", "one")).unwrap());
+    psql(cluster, &write, "orders", "CREATE TABLE public.inherited (id int)").unwrap();
+    rig.complete(&task);
+    assert!(rig.settled(cluster, "heir", "completed").is_empty());
+    let owner = cluster.sql("orders", "SELECT tableowner FROM pg_tables WHERE tablename = 'inherited'");
+    assert_eq!(owner, ["orders_owner"]);
+}
+
+#[test]
+fn a_lease_is_undone_after_its_registration_was_changed_and_retired() {
+    let Some(cluster) = cluster() else { return };
+    let mut rig = Rig::of("retired", &plain(cluster), "plaintext = true");
+    let task = rig.open("retired");
+    rig.exchange(wanted("retired", &task, "orders:read", "one")).unwrap();
+    assert_eq!(cluster.roles_of("retired").len(), 1);
+    // Without mayfly's own password nothing can be undone yet.
+    let secret = rig.world.dir().join("secrets/retired.toml");
+    let kept = std::fs::read_to_string(&secret).unwrap();
+    std::fs::remove_file(&secret).unwrap();
+    rig.operated(&["upstream", "retire", "retired", "--reason", "a test", "--confirm", "all"]);
+    let failing = || rig.leases("retired", pb::UpstreamState::Pending).values().any(|l| l.last_error.contains("retired.toml"));
+    until("the missing file is told", failing);
+    assert!(rig.operated(&["-o", "json", "lease", "list"]).contains("retired.toml"));
+    rig.kill();
+    rig.start();
+    std::fs::write(&secret, kept).unwrap();
+    closed(&secret, 0o600);
+    let lease = rig.leases("retired", pb::UpstreamState::Pending).into_values().next();
+    if let Some(lease) = lease {
+        rig.operated(&["lease", "retry", &lease.lease_id]);
+    }
+    until("it is undone", || cluster.roles_of("retired").is_empty());
+}
+
+#[test]
+fn a_database_that_hangs_delays_no_other() {
+    let Some(cluster) = cluster() else { return };
+    let gate = Gate::before(cluster.port);
+    let (stuck, healthy) = (format!("postgres://127.0.0.1:{}/orders", gate.port), plain(cluster));
+    let mut rig = Rig::new(&[
+        ("stuck", registration("stuck", &stuck, "plaintext = true")),
+        ("healthy", registration("healthy", &healthy, "plaintext = true")),
+    ]);
+    rig.secret("stuck", &stuck, ADMIN_PASSWORD);
+    rig.secret("healthy", &healthy, ADMIN_PASSWORD);
+    rig.start();
+    let (task, other) = (rig.open("stuck"), rig.open("healthy"));
+    for n in 0..3 {
+        rig.exchange(wanted("stuck", &task, "orders:read", &format!("before {n}"))).unwrap();
+    }
+    gate.stick(true);
+    rig.complete(&task);
+    // Undoing at the first hangs by now; so does making.
+    let third = rig.open("stuck");
+    let agent = rig.runtime.block_on(rig.agent());
+    let hanging = rig.runtime.spawn(super::rig::exchange(agent, wanted("stuck", &third, "orders:read", "hangs")));
+    let began = Watch::start();
+    for n in 0..5 {
+        let issued = rig.exchange(wanted("healthy", &other, "orders:read", &format!("{n}"))).unwrap();
+        rig.operated(&["revoke", "--credential", &issued.credential_id, "--reason", "a test"]);
+    }
+    until("the healthy one is clean", || cluster.roles_of("healthy").is_empty());
+    println!("five logins were made and undone in {:?} beside a database that hangs", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+    assert_eq!(cluster.roles_of("stuck").len(), 3);
+    let refused = rig.runtime.block_on(hanging).unwrap().unwrap_err();
+    assert!(refused.message().contains("ms") && refused.message().contains("postgres"), "{refused}");
+    gate.stick(false);
+    rig.complete(&third);
+    assert!(rig.settled(cluster, "stuck", "it answers again").is_empty());
+}
+
+#[test]
+fn tls_is_verified_by_the_roots_beside_the_secret() {
+    let Some(cluster) = cluster() else { return };
+    let target = format!("postgres://localhost:{}/orders", cluster.port);
+    let rig = Rig::of("verified", &target, "");
+    let task = rig.open("verified");
+    let no = rig.exchange(wanted("verified", &task, "orders:read", "one")).unwrap_err();
+    assert!(
+        no.message().contains("UnknownIssuer") || no.message().contains("trusted roots"),
+        "the system's roots did not sign it: {no}"
+    );
+    std::fs::write(rig.world.dir().join("secrets/verified.pem"), &cluster.ca_pem).unwrap();
+    let issued = rig.exchange(wanted("verified", &task, "orders:read", "two")).unwrap();
+    let read = login(&issued);
+    assert!(!read.plaintext && read.server_ca_pem == cluster.ca_pem);
+    let roots = rig.world.dir().join("roots.pem");
+    std::fs::write(&roots, &read.server_ca_pem).unwrap();
+    let mut psql = cluster.psql(&read.user, &read.password, "orders");
+    psql.env("PGHOST", "localhost").env("PGSSLMODE", "verify-full").env("PGSSLROOTCERT", &roots);
+    let used = psql.args(["-c", "SELECT what FROM public.orders WHERE id = 1"]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&used.stdout), "a book\n", "{used:?}");
+    rig.complete(&task);
+    assert!(rig.settled(cluster, "verified", "completed").is_empty());
+}
+
+#[test]
+fn an_operator_adds_tests_and_uses_a_database_by_the_command_line() {
+    let Some(cluster) = cluster() else { return };
+    let mut rig = Rig::new(&[]);
+    rig.start();
+    let template = rig.operated(&["upstream", "template", "postgres"]);
+    assert!(template.contains("[postgres]"));
+    let file = rig.world.dir().join("orders.toml");
+    std::fs::write(&file, registration("orders", &plain(cluster), "plaintext = true")).unwrap();
+    let file = file.to_str().unwrap();
+    rig.operated(&["upstream", "add", file]);
+    let test = |name: &str| {
+        let done = rig.operate(&["-o", "json", "upstream", "test", name]);
+        (done.status.code(), String::from_utf8(done.stdout).unwrap())
+    };
+    let (code, told) = test("orders");
+    assert!(code == Some(6) && told.contains("orders.toml"), "there is no secret yet: {told}");
+    rig.secret("orders", &plain(cluster), ADMIN_PASSWORD);
+    let (code, told) = test("orders");
+    assert_eq!(code, Some(0), "{told}");
+    for step in ["make a credential with scope orders:read", "SELECT 1", "revoke it", "verify that it is gone"] {
+        assert!(told.contains(step), "{step} is not in {told}");
+    }
+    // A permission that is lacking is named with the statement that grants it. Another spelling of the scheme is another target.
+    let other = plain(cluster).replace("postgres://", "postgresql://");
+    let lacking = registration("lacking", &other, "plaintext = true").replace("\"public.orders\", ", "\"public.secrets\", ");
+    std::fs::write(file, lacking).unwrap();
+    rig.operated(&["upstream", "add", file]);
+    rig.secret("lacking", &other, ADMIN_PASSWORD);
+    let (code, told) = test("lacking");
+    assert!(
+        code == Some(6) && told.contains("GRANT SELECT ON TABLE public.secrets TO \\\"mayfly\\\" WITH GRANT OPTION"),
+        "{told}"
+    );
+    assert!(rig.settled(cluster, "lacking", "tested").is_empty());
+    let script = "psql -X -A -t -c 'SELECT what FROM public.orders WHERE id = 1' && psql -X -A -t -c 'SELECT 2' \"$ORDERS_URL\"";
+    let mut exec = rig.demo();
+    exec.args(["exec", "--upstream", "orders", "--purpose", "a test", "--", "sh", "-c", script]);
+    let done = exec.output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&done.stdout), "a book\n2\n", "{}", String::from_utf8_lossy(&done.stderr));
+    let got = rig.demo().args(["-o", "json", "get", "orders", "--purpose", "a test"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&got.stdout).contains("\"database_login\""), "{}", String::from_utf8_lossy(&got.stderr));
+    rig.operated(&["upstream", "disable", "orders", "--reason", "a test", "--confirm", "all"]);
+    assert!(rig.settled(cluster, "orders", "disabled").is_empty());
+}
