@@ -39,13 +39,13 @@ impl Answer {
     }
 
     /// Adds all keys of a message.
-    pub fn and(self, message: &(impl Name)) -> Answer {
+    pub fn and(self, message: &impl Name) -> Answer {
         let OrderedJson::Map(all) = message::json(message) else { return self };
         all.into_iter().fold(self, |answer, (key, value)| answer.with(&key, value))
     }
 
     /// Adds some keys of a message, in the given order.
-    pub fn pick(self, message: &(impl Name), keys: &str) -> Answer {
+    pub fn pick(self, message: &impl Name, keys: &str) -> Answer {
         let json = message::json(message);
         keys.split_whitespace().fold(self, |answer, key| answer.with(key, json.at(key).first().copied().cloned()))
     }
