@@ -61,7 +61,7 @@ async fn a_policy_about_targets_decides_revocations_and_locks() {
     let task = tasks.open_task(open).await.unwrap().into_inner().task.unwrap().task_id;
     let task = Target::Task(task.parse().unwrap());
     for wide in [Target::Everything, caller("agent/demo")] {
-        assert_eq!(lock("operator/you", &[wide.clone()]).await.unwrap_err(), "DENIED_BY_POLICY", "{wide}");
+        assert_eq!(lock("operator/you", std::slice::from_ref(&wide)).await.unwrap_err(), "DENIED_BY_POLICY", "{wide}");
         assert_eq!(revoke(wide.clone()).await.unwrap_err(), "DENIED_BY_POLICY", "{wide}");
     }
     // One target among several is enough to be refused.
