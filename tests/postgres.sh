@@ -7,7 +7,7 @@ source "$(dirname "$0")/typed.sh"
 page=$(cd "$(dirname "$0")/.." && pwd)/docs/upstreams/postgres.md
 bin=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | tail -n 1 || true)
 if [ ! -x "$bin/initdb" ]; then
-    echo "skipped: PostgreSQL is not installed (Debian's package postgresql)"
+    skipped "PostgreSQL is not installed (Debian's package postgresql)"
     echo "postgres: 0 passed, 0 failed, 1 skipped"
     exit 0
 fi

@@ -154,7 +154,7 @@ if [ -n "${OWN_MOUNTS:-}" ]; then
     systemctl start
 else
     told+=("A full disk")
-    echo "SKIPPED: A full disk: a small disk of its own takes root and unshare(1)"
+    skipped "A full disk: a small disk of its own takes root and unshare(1)"
 fi
 
 credential >token 2>/dev/null

@@ -201,7 +201,7 @@ fn the_pure_parts_know_no_files_sockets_or_tasks() {
         "src/base/document/",
     ];
     let pure = |f: &File| {
-        // What makes and undoes what stands at others.
+        // Parts that connect to upstreams.
         let waits = ["src/credential/lease/", "src/credential/access/", "src/credential/postgres/"];
         (pure.iter().any(|p| f.path.starts_with(p)) && !waits.iter().any(|p| f.path.starts_with(p)))
             || f.path.starts_with("src/ledger/state/")

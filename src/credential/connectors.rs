@@ -28,7 +28,7 @@ impl ConnectorEntry {
     }
 }
 
-/// All connectors of this build.
+/// The connectors of this build.
 pub const TABLE: &[ConnectorEntry] = &[
     #[cfg(feature = "postgres")]
     super::postgres::ENTRY,

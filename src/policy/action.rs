@@ -39,7 +39,7 @@ pub enum OperatorAction {
 }
 
 impl OperatorAction {
-    /// All actions of operators.
+    /// The actions of operators.
     pub fn all() -> impl Iterator<Item = OperatorAction> {
         Action::ALL.into_iter().filter_map(|action| if let Action::Admin(admin) = action { Some(admin) } else { None })
     }

@@ -83,7 +83,7 @@ fn the_table_has_every_row_with_its_target() {
 #[test]
 fn overload_tells_goodput_refusals_revocations_and_health() {
     if std::thread::available_parallelism().map_or(1, usize::from) < 2 {
-        println!("skipped: the server and the generator need a core each");
+        crate::kit::skipped::skipped("the server and the generator of a benchmark need a core each");
         return;
     }
     let all = bench(&["overload", "--seconds", "1s", "--policies", "8", "--mode", "stream"]);
@@ -100,7 +100,7 @@ fn idle_connections_are_held_and_weighed() {
 #[test]
 fn a_storm_shakes_hands_while_others_issue() {
     if std::thread::available_parallelism().map_or(1, usize::from) < 2 {
-        println!("skipped: the server and the generator need a core each");
+        crate::kit::skipped::skipped("the server and the generator of a benchmark need a core each");
         return;
     }
     let all = bench(&["storm", "--rate", "20", "--issuing", "50", "--seconds", "2s", "--engine", "memory"]);

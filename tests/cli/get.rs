@@ -131,7 +131,7 @@ fn a_device_or_a_form_without_a_secret_is_refused_before_anything_is_asked() {
 #[test]
 fn a_terminal_gets_no_secret_unless_it_is_told_to() {
     if !std::path::Path::new("/usr/bin/script").exists() {
-        println!("skipped: there is no script(1) to make a terminal with");
+        crate::kit::skipped::skipped("there is no script(1) to make a terminal with");
         return;
     }
     let (stage, asked) = stage();

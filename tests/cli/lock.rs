@@ -64,7 +64,7 @@ fn one_lock_is_answered_as_before_and_a_given_request_id_serves_for_several() {
     asked.lock().unwrap().clear();
     assert!(stage.command(&["lock", "lift", "80\n 83:2\n", "--reason", "back"]).status().unwrap().success());
     assert_eq!(asked.lock().unwrap().iter().map(|q| (q.seq, q.index)).collect::<Vec<_>>(), [(80, None), (83, Some(2))]);
-    // There may be no lock to lift.
+    // Lifting no lock succeeds.
     asked.lock().unwrap().clear();
     for none in
         [&["lock", "lift", "--reason", "back", "-o", "json"][..], &["lock", "lift", "", "\n", "--reason", "back", "-o", "json"]]

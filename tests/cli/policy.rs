@@ -111,7 +111,7 @@ fn a_set_is_checked_here_or_by_the_server() {
     assert_eq!(stage.run("policy validate policy/policy.cedar").exit, 2, "neither roles nor a server");
     fs::write(stage.folder.path().join("policy/policy.cedar"), POLICY).unwrap();
     stage.run("policy validate policy").ok();
-    // What is named twice is told so, whether its roles are named or found.
+    // A file that is named twice is reported, whether the roles file is named or found.
     for twice in ["policy policy", "policy policy/policy.cedar", "policy policy/../policy --roles policy/roles.toml"] {
         let ran = stage.run(&format!("policy validate {twice}"));
         assert!(ran.exit == 2 && ran.stderr.contains("named twice"), "{twice}: {ran:?}");

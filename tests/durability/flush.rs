@@ -24,7 +24,7 @@ fn failing_disk(dir: &Path) -> Option<PathBuf> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kit/failing_disk.c");
     let built = Command::new("cc").args(["-O2", "-shared", "-fPIC", "-o"]).arg(&library).arg(source).status();
     if !cfg!(target_os = "linux") || !built.is_ok_and(|s| s.success()) {
-        println!("SKIPPED: making a disk fail needs Linux and cc");
+        crate::skipped::skipped("making a disk fail needs Linux and cc");
         return None;
     }
     Some(library)

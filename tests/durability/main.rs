@@ -9,6 +9,8 @@ mod follow;
 mod keep;
 mod kit;
 mod recover;
+#[path = "../kit/skipped.rs"]
+mod skipped;
 mod sled;
 #[path = "../kit/small_disk.rs"]
 mod small_disk;

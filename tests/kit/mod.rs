@@ -6,4 +6,5 @@ pub mod house;
 pub mod oidc;
 pub mod pki;
 pub mod signer;
+pub mod skipped;
 pub mod vectors;

@@ -36,7 +36,9 @@ pub fn on_a_small_disk(test: &str, kind: &str, mib: u64, story: impl FnOnce(&Pat
     let ran = match ran {
         Ok(ran) if ran.status.code() != Some(77) && !String::from_utf8_lossy(&ran.stderr).contains("unshare failed") => ran,
         _ => {
-            println!("SKIPPED: a small {kind} cannot be mounted here (it needs root, unshare(1) and mount(8))");
+            super::skipped::skipped(format_args!(
+                "a small {kind} cannot be mounted here (it needs root, unshare(1) and mount(8))"
+            ));
             return;
         }
     };

@@ -10,7 +10,7 @@ pub fn folder(name: &str) -> Option<PathBuf> {
     if path.is_dir() {
         return Some(path);
     }
-    println!("SKIPPED: no vectors at {} (set MAYFLY_VECTORS)", path.display());
+    super::skipped::skipped(format_args!("no conformance vectors at {} (set MAYFLY_VECTORS)", path.display()));
     None
 }
 

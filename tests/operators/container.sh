@@ -41,7 +41,7 @@ verdict "and every file that is built in" "$([ -z "$missing" ] && echo yes || ec
 # ---- what the image holds
 
 if [ -z "${OWN_MOUNTS:-}" ]; then
-    echo "SKIPPED: a server in the image's files: a root of its own takes root and unshare(1)"
+    skipped "a server in the image's files: a root of its own takes root and unshare(1)"
     ended container
     exit
 fi

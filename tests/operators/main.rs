@@ -12,6 +12,8 @@ mod from_agent_trouble;
 mod kit;
 #[path = "../kit/ports.rs"]
 mod ports;
+#[path = "../kit/skipped.rs"]
+mod skipped;
 #[path = "../kit/small_disk.rs"]
 mod small_disk;
 mod workload_api;

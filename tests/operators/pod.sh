@@ -11,7 +11,7 @@ fi
 here=$(cd "$(dirname "$0")/../.." && pwd)/deploy/kubernetes
 source "$(dirname "$0")/../typed.sh"
 if [ -z "${OWN_MOUNTS:-}" ]; then
-    echo "SKIPPED: a pod's files and user: a root of its own takes root and unshare(1)"
+    skipped "a pod's files and user: a root of its own takes root and unshare(1)"
     echo "pod: 0 passed, 0 failed, 1 skipped"
     exit
 fi

@@ -35,7 +35,7 @@ check "whose server is started another way" 0 "$mayfly" dev down --dir "$world"
 me() { "$mayfly" --config "$world/operator-you.toml" "$@"; }
 agent() { "$mayfly" --config "$world/agent-demo.toml" "$@"; }
 if ! strace -f -o "$work/none" true 2>/dev/null; then
-    echo "SKIPPED: the server's system calls: strace may not trace here"
+    skipped "the server's system calls: strace may not trace here"
     ended unit
     exit
 fi

@@ -492,7 +492,7 @@ fn a_forbid_counts_where_it_forbids_for_certain() {
     assert_eq!(nobody_may(under), all);
 }
 
-/// What follows from the kind of the target alone is certain as well.
+/// A condition on the kind of the target alone has a certain value for each kind.
 #[test]
 fn conditions_on_the_kind_of_the_target_are_seen() {
     let with = |more: &str| nobody_may(&format!("{OPERATORS}{more}"));
@@ -528,7 +528,7 @@ fn conditions_on_the_kind_of_the_target_are_seen() {
         assert_eq!(permit(own, &format!("unless {condition}")), [action], "{own} {condition}");
         assert_eq!(permit(own, &format!("when {condition}")), [], "{own} {condition}");
     }
-    // One kind of target is enough, and what depends on something else is not certain.
+    // A permit for one kind of target is enough, and a condition on anything else is not certain.
     for condition in [
         "{ context has target_kind && context.target_kind == \"task\" }",
         "{ context has target_kind && context has target && context.target == \"x\" }",
@@ -554,7 +554,7 @@ fn the_complaint_names_the_actions_and_a_policy_that_permits_them() {
     assert_eq!(nobody_may(&format!("{policy};")), [], "{policy}");
 }
 
-/// Each policy takes its part of the time that compiling a set takes, however small it is.
+/// The time to compile a set grows with the number of its policies, however short they are.
 #[test]
 fn a_set_has_a_bound_on_its_policies_with_one_recorded_before_it_excepted() {
     let policies = |n: usize| "permit(principal,action,resource);\n".repeat(n);

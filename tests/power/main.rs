@@ -3,4 +3,6 @@
 mod restore;
 mod runner;
 mod server;
+#[path = "../kit/skipped.rs"]
+mod skipped;
 mod store;

@@ -11,7 +11,7 @@ fn there(program: &str) -> bool {
 pub fn possible() -> bool {
     let possible = cfg!(target_os = "linux") && there("python3") && there("cc");
     if !possible {
-        println!("SKIPPED: recording file operations needs Linux, python3 and cc");
+        crate::skipped::skipped("recording file operations needs Linux, python3 and cc");
     }
     possible
 }

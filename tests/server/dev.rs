@@ -237,20 +237,20 @@ fn down_touches_nothing_that_is_no_dev_world() {
     let down = home.mayfly(&["dev", "down", "--purge", "--dir", photos.to_str().unwrap()]);
     assert_eq!(down.status.code(), Some(2), "{}", told(&down));
     assert!(photos.join("cat.jpg").exists());
-    // Where there is no world, each command that needs one tells so and ends alike.
+    // In a directory without a dev world, the commands that need one have the same text and exit code.
     for command in [&["dev", "down"][..], &["dev", "reset"], &["dev", "svid", "mcp/notes"]] {
         let none = home.mayfly(&[command, &["--dir", photos.to_str().unwrap()]].concat());
         assert_eq!(none.status.code(), Some(2), "{command:?}: {}", told(&none));
         assert!(told(&none).contains("there is no dev world in") && told(&none).contains("mayfly dev up"), "{}", told(&none));
     }
-    // Where there is nothing at all, there is nothing to end, which is no error.
+    // Ending a dev world whose directory does not exist succeeds.
     for command in ["down", "reset"] {
         let none = home.mayfly(&["dev", command]);
         assert!(none.status.success() && !told(&none).contains("there is no dev world"), "{}", told(&none));
     }
 }
 
-/// All three ports have to exist, which is found before anything is written.
+/// `--port N` is refused before anything is written if N + 2 is no port.
 #[test]
 fn a_port_without_two_more_after_it_makes_no_world() {
     let home = Home(tempfile::tempdir().unwrap());

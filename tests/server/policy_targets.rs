@@ -1,4 +1,4 @@
-//! What policy reads of the targets of revocations and locks, and policies as deep as the bound permits.
+//! The targets of revocations and locks as policies read them, and policies of the greatest permitted depth.
 
 use mayfly::cli::dev::{DevEngine, DevSettings};
 use mayfly::pb::mayfly::v1 as pb;
@@ -64,7 +64,7 @@ async fn a_policy_about_targets_decides_revocations_and_locks() {
         assert_eq!(lock("operator/you", std::slice::from_ref(&wide)).await.unwrap_err(), "DENIED_BY_POLICY", "{wide}");
         assert_eq!(revoke(wide.clone()).await.unwrap_err(), "DENIED_BY_POLICY", "{wide}");
     }
-    // One target among several is enough to be refused.
+    // A request with one refused target among several is refused.
     let upstream = Target::Upstream("echo".into());
     assert_eq!(lock("operator/you", &[upstream.clone(), caller("agent/demo")]).await.unwrap_err(), "DENIED_BY_POLICY");
     revoke(task).await.unwrap();

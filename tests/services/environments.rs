@@ -481,7 +481,7 @@ fn a_revocation_that_leaves_a_lock_takes_the_right_to_lock() {
     refused(w.run(service.add_lock(ask(&who, lock(&of_agent)))), Reason::DeniedByPolicy);
 }
 
-/// What an operator is told of an environment by all calls that name one.
+/// The answers to an operator of all calls that name an environment.
 fn told_of(land: &Land, who: &Peer, name: &str) -> Vec<String> {
     let w = &land.w;
     let (policies, keys) = (policy::PolicyApi(w.authority().clone()), key::KeyApi(w.authority().clone()));
@@ -583,7 +583,7 @@ fn lists_of_an_environment_that_does_not_exist_are_refused() {
         );
         ok(w.run(tasks.list_tasks(ask(&who, ask_tasks("stage")))));
     }
-    // What was locked by force is listed.
+    // A lock that was added by force is listed.
     let forced = pb::AddLockRequest { force: true, ..lock(&[Target::Environment("nosuch".into())]) };
     ok(w.run(rules.add_lock(ask(&ROOT, forced))));
     let target = Some(target_to_pb(&Target::Environment("nosuch".into())));

@@ -12,6 +12,8 @@ mod faulty;
 mod full;
 mod redb;
 mod segments;
+#[path = "../kit/skipped.rs"]
+mod skipped;
 mod sled;
 mod sled_failing;
 #[path = "../kit/small_disk.rs"]

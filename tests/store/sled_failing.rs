@@ -29,7 +29,7 @@ fn after_a_failed_sync_or_write_nothing_is_taken_until_opened_again() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kit/failing_disk.c");
     let built = Command::new("cc").args(["-O2", "-fPIC", "-shared", "-o"]).arg(&library).arg(source).status();
     if !built.is_ok_and(|status| status.success()) {
-        println!("SKIPPED: making a disk fail needs cc");
+        crate::skipped::skipped("making a disk fail needs cc");
         return;
     }
     std::fs::create_dir(top.path().join("told")).unwrap();

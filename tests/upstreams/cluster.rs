@@ -17,7 +17,7 @@ pub struct Cluster {
     pub port: u16,
     /// The certificate of the authority that signed the server's certificate, for `localhost`.
     pub ca_pem: String,
-    /// Where the server writes its log.
+    /// The file that the server logs to.
     pub log: PathBuf,
     bin: PathBuf,
 }
@@ -27,7 +27,7 @@ pub fn cluster() -> Option<&'static Cluster> {
     static CLUSTER: OnceLock<Option<Cluster>> = OnceLock::new();
     let found = CLUSTER.get_or_init(|| Some(Cluster::start(&bin()?))).as_ref();
     if found.is_none() {
-        println!("skipped: PostgreSQL is not installed (Debian's package postgresql)");
+        crate::skipped::skipped("PostgreSQL is not installed (Debian's package postgresql)");
     }
     found
 }
@@ -77,7 +77,7 @@ impl Cluster {
         let mut keeper = Command::new("/bin/sh");
         keeper.args(["-c", KEEPER]).arg(bin).arg(&dir).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         let keeper = unprivileged(&mut keeper).spawn().unwrap();
-        // Its stdin stays open as long as this process lives.
+        // The keeper ends the server when its stdin is closed, which is when this process ends.
         std::mem::forget(keeper);
         let cluster = Cluster { port, ca_pem, log: dir.join("log"), bin: bin.to_owned() };
         for _ in 0..300 {
@@ -90,7 +90,7 @@ impl Cluster {
         panic!("PostgreSQL did not start: {}", std::fs::read_to_string(&cluster.log).unwrap_or_default());
     }
 
-    /// What an operator of the database does once: docs/upstreams/postgres.md.
+    /// Executes the statements of docs/upstreams/postgres.md, section 1, and makes the tables of the tests.
     fn prepare(&self) {
         self.sql("postgres", "CREATE DATABASE orders");
         self.sql("postgres", "CREATE DATABASE archive");

@@ -26,7 +26,7 @@ impl Watch {
     }
 }
 
-/// Where a statement is held.
+/// The moment at which a statement is held.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum When {
     Before,

@@ -1,5 +1,5 @@
 //! The connectors of the shipped program on whole servers, against real upstreams: PostgreSQL from the system's packages, started on
-//! loopback in a temporary directory. Without it, the tests say so and pass.
+//! loopback in a temporary directory. Without PostgreSQL, the tests are reported as skipped.
 
 mod cluster;
 mod gate;
@@ -8,3 +8,5 @@ mod postgres;
 mod rig;
 mod secrets;
 mod server;
+#[path = "../kit/skipped.rs"]
+mod skipped;

@@ -13,7 +13,7 @@ fn plain(cluster: &Cluster) -> String {
     format!("postgres://127.0.0.1:{}/orders", cluster.port)
 }
 
-/// What `psql` with this login answers to statements: its rows, or its error.
+/// The output of `psql` for statements with this login: the rows, or the error.
 fn psql(cluster: &Cluster, login: &pb::DatabaseLogin, database: &str, statements: &str) -> Result<String, String> {
     let done = cluster.psql(&login.user, &login.password, database).arg("-c").arg(statements).output().unwrap();
     match done.status.success() {

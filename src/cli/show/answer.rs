@@ -1,4 +1,4 @@
-//! What the server answered, with what the command knows besides.
+//! The result of a command: the answer of the server, with values that only the command knows.
 
 use std::fmt::Display;
 

@@ -10,7 +10,7 @@ use crate::out::tree::OrderedJson;
 pub struct BlastHit(OrderedJson);
 
 impl BlastHit {
-    /// All hits of a blast radius.
+    /// The hits of a blast radius, by kind of target.
     pub fn all(radius: &OrderedJson) -> Vec<BlastHit> {
         radius.at("sorts.items").into_iter().flat_map(OrderedJson::elements).cloned().map(BlastHit).collect()
     }

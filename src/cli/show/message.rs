@@ -105,9 +105,9 @@ const SHAPES: &[(&str, &str)] = &[
     ("WhoamiResponse", "identity environment operator operates roles serves *"),
 ];
 
-/// What differs for a field.
+/// How the JSON of a field differs from its descriptor.
 enum Rule {
-    /// Nothing differs.
+    /// The JSON does not differ.
     Plain,
     /// The field is shown although it is marked `debug_redact`.
     InClear,
@@ -158,7 +158,7 @@ const RULES: &[(&str, Rule)] = &[
     ("RetireKeyResponse.key", Rule::IfThere),
     ("ReturnOwnerResponse.seq", Rule::NoZero),
     ("RevokeResponse.seq", Rule::NoZero),
-    // They are counted only if they were asked for.
+    // Hits are counted only if the request asks for them.
     ("Rule.hits", Rule::Plain),
     ("SetBundleResponse.seq", Rule::NoZero),
     ("Task.terms", Rule::Inline(false)),

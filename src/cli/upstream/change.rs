@@ -150,7 +150,7 @@ pub async fn state(
         server.call(request, |c, q| async move { UpstreamServiceClient::new(c).set_upstream_state(q).await }).await
     };
     let answer = confirm::ask(&run.out, &args.confirm, |r: &pb::SetUpstreamStateResponse| r.hits, ask).await?;
-    // What mayfly made at the upstream is undone after the answer, and needs the upstream for that.
+    // Credentials that mayfly made at the upstream are undone after the answer, and undoing them needs the upstream.
     if !answer.upstream.as_ref().is_none_or(|upstream| upstream.settings.is_empty()) {
         print_open_leases(&request.upstream, run, server).await;
     }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use mayfly_base::limits;
 use tokio::net::TcpStream;
 
-/// Where an upstream is.
+/// The address of an upstream.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct UpstreamAddress {
     /// The host, as the registration names it, without the brackets of an IPv6 address.
@@ -39,7 +39,7 @@ pub enum ConnectError {
         host: String,
         /// The address.
         address: IpAddr,
-        /// What kind of address it is.
+        /// The reason, for example that the address is link-local.
         why: &'static str,
     },
     /// No address was reached.
@@ -99,7 +99,7 @@ impl UpstreamAddress {
         let unresolved = |why| ConnectError::Unresolved { host: self.host.clone(), why };
         let found = tokio::net::lookup_host((self.host.as_str(), self.port)).await.map_err(unresolved)?;
         let found: Vec<SocketAddr> = found.take(limits::UPSTREAM_ADDRESSES).collect();
-        // One address that may not be connected to makes the whole name suspect.
+        // A name with one refused address is refused as a whole, so that the order of the addresses does not matter.
         if let Some((address, why)) = found.iter().find_map(|at| Some((at.ip(), refused(at.ip(), self.is_loopback())?))) {
             return Err(ConnectError::Refused { host: self.host.clone(), address, why });
         }

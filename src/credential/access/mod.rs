@@ -14,7 +14,7 @@ use std::sync::Arc;
 use mayfly_base::system::System;
 use secrets::SecretError;
 
-/// What every connector of a server needs to reach its upstreams.
+/// Access to upstreams, shared by the connectors of a server: secrets, roots and time.
 #[derive(Clone)]
 pub struct UpstreamAccess {
     secrets_dir: Option<Arc<Path>>,

@@ -45,7 +45,7 @@ pub enum SecretError {
         /// The error of the system.
         why: io::Error,
     },
-    /// Others may read the file, or replace it.
+    /// The permissions let other users read or replace the file.
     #[error("{} may be read or replaced by others (mode {mode:03o}); {remedy}", path.display())]
     OpenToOthers {
         /// The file or its directory.
@@ -60,7 +60,7 @@ pub enum SecretError {
     Wrong {
         /// The file.
         path: PathBuf,
-        /// What is wrong, without a value.
+        /// The defect, without a value of the file.
         what: String,
     },
     /// The file is for another target.
@@ -88,7 +88,7 @@ impl UpstreamAccess {
     /// Reads the secret `key` of an upstream, for use at `target`, the registration's.
     pub fn secret(&self, upstream: &str, target: &str, key: &str) -> Result<Zeroizing<String>, SecretError> {
         let path = self.file(upstream, "toml")?;
-        let text = self.read(&path, limits::UPSTREAM_SECRET_FILE_BYTES)?;
+        let text = read(&path, limits::UPSTREAM_SECRET_FILE_BYTES)?;
         let wrong = |what: &str| SecretError::Wrong { path: path.clone(), what: what.to_owned() };
         let text = std::str::from_utf8(&text).map_err(|_| wrong("is not UTF-8 text"))?;
         let source = WipedSource(SourceFile::new(path.display().to_string(), text));
@@ -131,28 +131,28 @@ impl UpstreamAccess {
         }
     }
 
+    /// The path of a file of an upstream, in a directory that other users cannot write.
     fn file(&self, upstream: &str, extension: &str) -> Result<PathBuf, SecretError> {
         let directory = self.secrets_dir()?;
         if !is_file_name(upstream) {
             return Err(SecretError::NoFileName(upstream.to_owned()));
         }
-        Ok(directory.join(format!("{upstream}.{extension}")))
-    }
-
-    /// Reads a file that neither it nor its directory is open to others.
-    fn read(&self, path: &Path, max: usize) -> Result<Zeroizing<Vec<u8>>, SecretError> {
-        let unreadable = |why| SecretError::Unreadable { path: path.to_owned(), why };
-        let directory = self.secrets_dir()?;
         let found = std::fs::metadata(directory).map_err(|why| SecretError::Unreadable { path: directory.to_owned(), why })?;
-        // Whoever may write the directory may replace the file, and with it the target. The sticky bit does not keep others from adding one.
+        // A user who may write the directory may replace the files, and with them the target and the roots. The sticky bit does not prevent new files.
         if found.mode() & 0o022 != 0 {
             let remedy = format!("chmod go-w {}", shell_quoted(directory));
             return Err(SecretError::OpenToOthers { path: directory.to_owned(), mode: found.mode() & 0o777, remedy });
         }
-        let (bytes, found) = bounded_file::read_with_metadata(path, max).map_err(unreadable)?;
-        closed_to_others(path, &found)?;
-        Ok(bytes)
+        Ok(directory.join(format!("{upstream}.{extension}")))
     }
+}
+
+/// Reads a file that other users cannot read.
+fn read(path: &Path, max: usize) -> Result<Zeroizing<Vec<u8>>, SecretError> {
+    let unreadable = |why| SecretError::Unreadable { path: path.to_owned(), why };
+    let (bytes, found) = bounded_file::read_with_metadata(path, max).map_err(unreadable)?;
+    closed_to_others(path, &found)?;
+    Ok(bytes)
 }
 
 /// A file of the server's own user must be readable by that user alone. A file of another user, such as a Secret that a kubelet mounts, may
@@ -241,6 +241,7 @@ mod tests {
         chmod(&inside.join("orders.toml"), 0o600);
         chmod(&inside, 0o770);
         assert!(matches!(read("orders"), Err(SecretError::OpenToOthers { .. })));
+        assert!(matches!(access.roots("orders"), Err(SecretError::OpenToOthers { .. })));
         let none = UpstreamAccess::new(None, System::real());
         assert!(matches!(none.secret("orders", "postgres://db.example", "password"), Err(SecretError::NoDirectory)));
         assert_eq!(none.roots("orders").unwrap(), None);

@@ -12,7 +12,7 @@ use crate::minted::OutcomeReporter;
 use crate::{MintedCredential, Novelty};
 use mayfly_base::limits;
 use mayfly_base::refusal::{Error, Fault, Reason, Refusal};
-use mayfly_ledger::record::{Event, KeyPurpose, LeaseOpened, Record};
+use mayfly_ledger::record::{Author, CredentialIssued, Event, KeyPurpose, LeaseOpened, Record};
 use mayfly_ledger::state::id_for;
 use mayfly_policy::grant::{Grant, GrantParts};
 use mayfly_verify::seq::{CredentialId, LeaseId};
@@ -55,16 +55,11 @@ impl<D: LeaseLedger> LeaseDriver<D> {
         };
         parts.draft.key = key.as_ref().map_or_else(String::new, |key| key.id().to_owned());
         let named = remote.name(&order(credential, lease, None, &parts)).map_err(|e| failed(kind, &e.to_string()))?;
-        if named.terms.len() > limits::LEASE_TERMS_BYTES {
-            return Err(
-                Fault::new(format!("the terms of a lease of kind {} have {} bytes", kind.name(), named.terms.len())).into()
-            );
-        }
 
         let place = self.making.enter(&parts.draft.upstream)?;
         let system = self.system.clone();
         let mut making = self.queue.making(lease, move || system.steady());
-        self.open(lease, &named, &parts).await?;
+        self.open(lease, &named, &parts.draft, &parts.author).await?;
         let order = MintOrder { passwords: key.as_deref(), ..order(credential, lease, Some(&named), &parts) };
         let made = self.ask(&*remote, &order, &mut making).await;
         drop(place);
@@ -85,19 +80,29 @@ impl<D: LeaseLedger> LeaseDriver<D> {
 
     /// Makes the lease durable. If that takes too long the exchange is refused, because another replica could consider the lease left
     /// behind while the credential is still being made.
-    async fn open(&self, lease: LeaseId, named: &UpstreamHandle, parts: &GrantParts) -> Result<(), Error> {
+    pub(super) async fn open(
+        &self,
+        lease: LeaseId,
+        named: &UpstreamHandle,
+        issued: &CredentialIssued,
+        author: &Author,
+    ) -> Result<(), Error> {
+        if named.terms.len() > limits::LEASE_TERMS_BYTES {
+            let no = format!("the terms of a lease of kind {} have {} bytes", issued.kind, named.terms.len());
+            return Err(Fault::new(no).into());
+        }
         let opened = LeaseOpened {
             lease: lease.as_bytes().to_vec(),
-            credential: parts.draft.credential.clone(),
-            task: parts.draft.task.clone(),
-            upstream: parts.draft.upstream.clone(),
-            kind: parts.draft.kind,
+            credential: issued.credential.clone(),
+            task: issued.task.clone(),
+            upstream: issued.upstream.clone(),
+            kind: issued.kind,
             handle: named.handle.clone(),
             ends_at: named.ends_at.0,
             terms: named.terms.clone(),
         };
         let began = self.system.steady();
-        self.durable.commit(vec![Record::new(parts.author.clone(), Event::LeaseOpened(opened))]).await?;
+        self.durable.commit(vec![Record::new(author.clone(), Event::LeaseOpened(opened))]).await?;
         let took = self.system.steady().saturating_sub(began);
         if took.saturating_add(self.timing().make_ms) >= self.timing().left_ms {
             let no = Refusal::new(Reason::NotReady, format!("the ledger took {took} ms to commit the lease, which is too long"));

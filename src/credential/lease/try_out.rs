@@ -8,12 +8,11 @@ use std::time::Duration;
 use super::make::fitting;
 use super::worker_queue::CreationResult;
 use super::{LeaseDriver, LeaseLedger, brief, closed};
-use crate::connector::{MakeError, MintOrder, UndoOrder, UpstreamConnector, UpstreamCredential, UpstreamHandle};
+use crate::connector::{MakeError, MintOrder, UndoOrder, UpstreamConnector, UpstreamCredential};
 use crate::kind::CredentialKind;
-use mayfly_base::limits;
-use mayfly_base::refusal::{Error, Fault};
+use mayfly_base::refusal::Error;
 use mayfly_base::system::System;
-use mayfly_ledger::record::{Author, CredentialIssued, Event, LeaseEnd, LeaseOpened, Record};
+use mayfly_ledger::record::{Author, CredentialIssued, LeaseEnd, Record};
 use mayfly_ledger::state::Lease;
 use mayfly_ledger::upstream::registry::Upstream;
 use mayfly_verify::seq::{CredentialId, LeaseId, TaskId};
@@ -23,7 +22,7 @@ const TRIAL_MS: u64 = 60_000;
 
 /// The upstream to be tested.
 pub struct Trial<'a> {
-    /// Its registration.
+    /// The registration of the upstream.
     pub upstream: &'a Upstream,
     /// The version of the registration.
     pub version: u64,
@@ -31,18 +30,18 @@ pub struct Trial<'a> {
     pub kind: CredentialKind,
     /// The scopes of the credential.
     pub scopes: Vec<String>,
-    /// Who tests.
+    /// The operator who tests.
     pub author: Author,
 }
 
-/// One step of a test.
+/// A step of a test.
 #[derive(Clone, Debug)]
 pub struct TrialStep {
-    /// What was done.
+    /// The name of the step, as operators see it.
     pub name: String,
-    /// What went wrong, and what would mend it.
+    /// The error, and the statement or command that mends it. `None`: the step succeeded.
     pub problem: Option<String>,
-    /// How long it took, milliseconds.
+    /// The duration of the step, milliseconds.
     pub took_ms: u64,
 }
 
@@ -93,7 +92,7 @@ impl<D: LeaseLedger> LeaseDriver<D> {
         let system = self.system.clone();
         // Undoes the lease, whatever happens here, unless it is closed by then.
         let mut making = self.queue.making(lease, move || system.steady());
-        self.open_trial(&order, &named, task, &trial).await?;
+        self.open(lease, &named, &issued, &trial.author).await?;
         let made = self.ask(&*remote, &order, &mut making).await;
         drop(place);
         let scopes = trial.scopes.join(" ");
@@ -123,29 +122,6 @@ impl<D: LeaseLedger> LeaseDriver<D> {
             self.durable.commit(vec![Record::new(trial.author, end)]).await?;
         }
         Ok(log.steps)
-    }
-
-    async fn open_trial(
-        &self,
-        order: &MintOrder<'_>,
-        named: &UpstreamHandle,
-        task: TaskId,
-        trial: &Trial<'_>,
-    ) -> Result<(), Error> {
-        if named.terms.len() > limits::LEASE_TERMS_BYTES {
-            return Err(Fault::new(format!("the terms of a lease have {} bytes", named.terms.len())).into());
-        }
-        let opened = LeaseOpened {
-            lease: order.lease.as_bytes().to_vec(),
-            credential: order.credential.as_bytes().to_vec(),
-            task: task.as_bytes().to_vec(),
-            upstream: trial.upstream.name.clone(),
-            kind: trial.kind.number(),
-            handle: named.handle.clone(),
-            ends_at: named.ends_at.0,
-            terms: named.terms.clone(),
-        };
-        self.durable.commit(vec![Record::new(trial.author.clone(), Event::LeaseOpened(opened))]).await.map(|_| ())
     }
 
     async fn use_it(

@@ -14,13 +14,13 @@ pub struct NewRole<'a> {
     pub verifier: &'a str,
     /// When logins end, seconds since 1970.
     pub valid_until: u64,
-    /// What the role is, for people who look at the database.
+    /// The comment on the role, for administrators of the database.
     pub comment: &'a str,
 }
 
 /// Why a role was not made.
 pub struct NotMade {
-    /// What happened.
+    /// The error.
     pub problem: PgProblem,
     /// The transaction may have been committed.
     pub unknown: bool,
@@ -38,7 +38,7 @@ const CREATE: &str = "SELECT format('CREATE ROLE %I WITH LOGIN NOSUPERUSER NOCRE
 
 const COMMENT: &str = "SELECT format('COMMENT ON ROLE %I IS %L', $1, $2)";
 
-/// One statement for each object. The casts to `reg…` read names as SQL does and write them back with quotes and schema.
+/// Writes a GRANT statement for each object. The casts to `reg…` read names as SQL does and write them back with quotes and schema.
 const GRANTS: &str = "SELECT sort, privileges, object, CASE sort \
      WHEN 'roles' THEN format('GRANT %I TO %I', object, $4) \
      WHEN 'tables' THEN format('GRANT %s ON TABLE %s TO %I', privileges, object::regclass, $4) \
@@ -51,7 +51,7 @@ const GRANTS: &str = "SELECT sort, privileges, object, CASE sort \
      WHEN 'database' THEN format('GRANT %s ON DATABASE %I TO %I', privileges, current_database(), $4) END \
      FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS given(sort, privileges, object, place) ORDER BY place";
 
-/// What of it the role does not have afterwards: where mayfly may not grant something, PostgreSQL only warns.
+/// Selects the privileges that the role does not have after the grants: PostgreSQL only warns where mayfly may not grant a privilege.
 const MISSING: &str = "SELECT sort, privilege, object FROM unnest($1::text[], $2::text[], $3::text[]) AS given(sort, privileges, object), \
      regexp_split_to_table(privileges, ', ') AS privilege WHERE NOT CASE sort \
      WHEN 'roles' THEN pg_has_role($4::name, object::name, 'MEMBER') \

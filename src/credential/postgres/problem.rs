@@ -1,5 +1,5 @@
-//! What went wrong at PostgreSQL, in words that an operator can act on: the step, the server's message with its SQLSTATE, and the statement
-//! that would mend it. Statements and parameters are never told, since one has the verifier of a password.
+//! Errors of PostgreSQL, for operators: the failed step, the server's message with its SQLSTATE, and the statement that would mend the cause.
+//! Executed statements and their parameters are never part of an error, since one of them contains the verifier of a password.
 
 use tokio_postgres::error::SqlState;
 
@@ -9,7 +9,7 @@ use crate::access::secrets::SecretError;
 /// A failed step.
 #[derive(Debug)]
 pub struct PgProblem {
-    /// What was attempted.
+    /// The step that failed.
     step: &'static str,
     /// The answer of the server, or the error that prevented one.
     said: String,
@@ -41,7 +41,7 @@ impl PgProblem {
             return PgProblem::new(step, chain(error));
         };
         let mut said = format!("{} (SQLSTATE {})", db.message(), db.code().code());
-        // Which objects depend on the role: without that, the operator would search all databases.
+        // The detail names the objects that depend on the role. Without it, the operator would search all databases.
         if let Some(detail) = db.detail().filter(|_| db.code() == &SqlState::DEPENDENT_OBJECTS_STILL_EXIST) {
             said = format!("{said}: {}", detail.replace('\n', ", "));
         }

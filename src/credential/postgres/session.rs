@@ -26,7 +26,7 @@ use crate::access::UpstreamAccess;
 use crate::access::address::UpstreamAddress;
 use mayfly_base::limits;
 
-/// Who logs in, and where.
+/// A login: the server, the database, and the role with its password.
 pub struct PgLogin<'a> {
     /// The address of the server.
     pub address: &'a UpstreamAddress,

@@ -29,7 +29,7 @@ pub struct PostgresSettings {
     /// The role that gets what a credential's role created. Without it, those objects are dropped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reassign_to: Option<String>,
-    /// What each scope grants.
+    /// The grants of the scopes.
     pub grants: Vec<ScopeGrant>,
 }
 
@@ -37,11 +37,11 @@ fn is_false(value: &bool) -> bool {
     !value
 }
 
-/// One entry of `grants`.
+/// An entry of `grants`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScopeGrant {
-    /// The scope that grants it.
+    /// The scope that grants the privileges.
     pub scope: String,
     /// The privileges, in upper case. Empty for membership of roles.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -77,7 +77,7 @@ pub const SORTS: &[ObjectSort] = &[
     ObjectSort { on: "database", privileges: &["CONNECT", "TEMPORARY", "CREATE"] },
 ];
 
-/// What undoing needs, in the terms of a lease.
+/// The terms of a lease: the settings that undoing a role needs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PostgresTerms {
     /// The target of the registration.

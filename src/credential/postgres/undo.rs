@@ -141,7 +141,7 @@ async fn clear(session: &PgSession, role: &OldRole<'_>) -> Result<(), PgProblem>
     }
     let dropped = session.formatted("dropping what the role owns", DROP_OWNED, &[(&role.name, Type::TEXT)]).await;
     gone(dropped.map_err(|p| match p.is(&SqlState::DEPENDENT_OBJECTS_STILL_EXIST) {
-        // What others built on it is theirs: mayfly does not drop it.
+        // Objects of other roles that depend on it belong to those roles: mayfly does not drop them.
         true => p.mended_by("name a role in reassign_to, or drop these objects".to_owned()),
         false => p,
     }))?;
@@ -149,7 +149,8 @@ async fn clear(session: &PgSession, role: &OldRole<'_>) -> Result<(), PgProblem>
     session.run("dropping what the role owns", "COMMIT").await
 }
 
-/// Where the heir does not exist, or mayfly may not act for it, nothing is dropped instead: the operator wants these objects.
+/// Names the statement that mends a failed reassignment. If the heir does not exist, or mayfly may not act for the heir, the objects are not
+/// dropped instead: the registration says that they are to be kept.
 fn gone_or_lacking(done: Result<(), PgProblem>, role: &OldRole<'_>, heir: &str) -> Result<(), PgProblem> {
     done.map_err(|p| match p.is(&SqlState::UNDEFINED_OBJECT) {
         true => p.mended_by(format!("CREATE ROLE {}", shown(heir))),

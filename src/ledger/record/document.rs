@@ -43,14 +43,14 @@ impl DocumentTable {
     }
 }
 
-/// What all records of documents contain.
+/// The fields that all records of documents contain.
 #[derive(Clone, Copy, Debug)]
 pub struct DocumentFields<'a> {
     /// The table of the document.
     pub table: DocumentTable,
     /// The name of the document; for a policy set, its environment.
     pub name: &'a str,
-    /// One more than the version before; 1 for the first.
+    /// The version: 1 for the first, then one more for each.
     pub version: u64,
     /// SHA-256 of the text.
     pub digest: &'a [u8],

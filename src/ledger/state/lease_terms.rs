@@ -1,5 +1,5 @@
 //! The terms under which open leases are undone: the address of the upstream and the choices of the registration that a lease was opened
-//! with. They are kept with the lease, since the registration may change or be retired before the lease is undone.
+//! with. The terms are kept with the lease, since the registration may change or be retired before the lease is undone.
 //!
 //! The leases of one version of a registration have equal terms, which are stored once.
 
@@ -14,7 +14,7 @@ use mayfly_verify::seq::LeaseId;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LeaseTerms {
     by_lease: BTreeMap<LeaseId, Arc<str>>,
-    /// Each text, with the number of leases that have it.
+    /// The distinct terms, with the number of leases that have them.
     texts: BTreeMap<Arc<str>, u32>,
 }
 
@@ -53,7 +53,7 @@ impl LeaseTerms {
     }
 }
 
-/// Each text with its leases.
+/// Serializes the distinct terms with their leases.
 impl Serialize for LeaseTerms {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         let mut by_text: BTreeMap<&str, Vec<&LeaseId>> = BTreeMap::new();

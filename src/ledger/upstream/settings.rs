@@ -52,7 +52,7 @@ impl KindSettings {
         self.0.get(kind)
     }
 
-    /// All sections, by the name of their kind.
+    /// The sections, by the name of their kind.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
         self.0.iter().map(|(kind, section)| (kind.as_str(), section))
     }

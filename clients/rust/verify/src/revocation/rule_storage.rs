@@ -30,7 +30,7 @@ pub trait RuleMap<K>: Clone + Default {
     fn or_insert(&mut self, key: K, entry: RevocationEntry) -> &mut RevocationEntry;
     /// Removes the entry of a key.
     fn remove<Q: Equivalent<K> + Hash + ?Sized>(&mut self, key: &Q) -> Option<RevocationEntry>;
-    /// All entries, in no particular order.
+    /// Iterates over the entries, in no particular order.
     fn iter<'a>(&'a self) -> impl Iterator<Item = (&'a K, &'a RevocationEntry)>
     where
         K: 'a;

@@ -24,7 +24,7 @@ pub struct Hit {
     pub lock: bool,
 }
 
-/// All rules in force, as a follower keeps them.
+/// The rules in force, as a follower keeps them.
 pub type Rules = RuleSet<InPlace>;
 
 /// All rules in force.
