@@ -49,7 +49,7 @@ impl GithubProblem {
     /// GitHub refused.
     pub fn answered(step: &'static str, answer: &UpstreamResponse) -> GithubProblem {
         let status = answer.status.as_u16();
-        let message = answer.json::<ErrorAnswer>().map(|body| answer.told(&body.message));
+        let message = answer.json::<ErrorAnswer>().map(|body| without_tokens(&answer.told(&body.message)));
         let message = message.unwrap_or_else(|_| "without a message".to_owned());
         let problem = GithubProblem::new(step, format!("GitHub answered {status}: {message}"));
         match limited(answer) {
@@ -72,6 +72,20 @@ impl GithubProblem {
     }
 }
 
+/// A text without tokens of GitHub, whoever they are of.
+fn without_tokens(text: &str) -> String {
+    let (mut out, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some(at) = rest.find("ghs_") {
+        let (before, token) = rest.split_at(at);
+        out.push_str(before);
+        out.push_str("[secret]");
+        let end = token.find(|c: char| !(c.is_ascii_alphanumeric() || "_-.".contains(c)));
+        rest = end.and_then(|end| token.get(end..)).unwrap_or_default();
+    }
+    out.push_str(rest);
+    out
+}
+
 /// When to try again, if the answer says that a rate limit was exceeded: the primary one (`x-ratelimit-remaining: 0`), or a secondary one
 /// (`retry-after`).
 fn limited(answer: &UpstreamResponse) -> Option<String> {
@@ -86,5 +100,16 @@ fn limited(answer: &UpstreamResponse) -> Option<String> {
     match reset.filter(|_| spent) {
         Some(at) => Some(format!("after {}", mayfly_verify::seq::Millis(at.saturating_mul(1000)))),
         None => (spent || answer.status == StatusCode::TOO_MANY_REQUESTS).then(|| "in a minute".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_tokens;
+
+    #[test]
+    fn no_token_is_told() {
+        assert_eq!(without_tokens("token ghs_aB1_x-y.z is bad, ghs_"), "token [secret] is bad, [secret]");
+        assert_eq!(without_tokens("Bad credentials"), "Bad credentials");
     }
 }
