@@ -14,8 +14,22 @@ const own = join(PROJECT, '.venv/bin/python');
 const python = existsSync(own) ? own : 'python3';
 const able = spawnSync(python, ['-c', 'import jwt, cryptography'], { stdio: 'ignore' }).status === 0;
 const skip = able ? false : 'the double of GitHub needs Python with PyJWT and cryptography';
+// For the closing lines of ./test.
+const skipped = process.env['MAYFLY_SKIPPED'];
+if (skip && skipped) appendFileSync(skipped, `${skip}\n`);
 
 interface Ports { port: number; control: number; app: string; installation: number }
+
+const POLICY = `
+@id("mcp-server-reads-and-opens-issues")
+permit (
+  principal == Workload::"spiffe://${DOMAIN}/mcp/echo",
+  action in Action::"Work",
+  resource in Environment::"dev"
+) when {
+  ["site:read", "site:issues"].containsAll(context.scopes)
+};
+`;
 
 let world: World;
 let agent: Mayfly;
@@ -57,7 +71,7 @@ ${grant('site:read', 'issues:read')}${grant('site:issues', 'issues:write')}`;
 
 before(async () => {
   if (!able) return;
-  world = await World.up();
+  world = await World.up(undefined, POLICY);
   folder = join(world.folder, 'github');
   mkdirSync(folder);
   double = spawn(python, [join(PROJECT, 'tests/doubles/github.py'), '--dir', folder], { stdio: ['pipe', 'ignore', 'inherit'] });
