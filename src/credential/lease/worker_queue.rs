@@ -179,14 +179,14 @@ impl WorkerQueue {
         agenda.undo(lease, upstream, entry.next_at);
     }
 
-    /// The lease is undone and has to be checked once more at `at`.
-    pub fn later(&self, lease: LeaseId, upstream: &str, at: u64) {
+    /// The lease has to be checked once more at `at`. `why`: a problem, for operators; empty if it is undone and only watched.
+    pub fn later(&self, lease: LeaseId, upstream: &str, at: u64, why: String) {
         let mut inner = self.inner.lock();
         let Inner { entries, agenda } = &mut *inner;
         let entry = entries.entry(lease).or_default();
         entry.next_at = at;
-        entry.watched = true;
-        entry.last.clear();
+        entry.watched = why.is_empty();
+        entry.last = why;
         agenda.undo(lease, upstream, at);
     }
 
