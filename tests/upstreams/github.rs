@@ -23,7 +23,10 @@ fn a_token_has_exactly_the_permissions_and_repositories_of_its_scopes_and_goes_w
     let task = rig.open_for(NAME, &SCOPES);
     let issued = rig.exchange(wanted(NAME, &task, &["site:read", "site:issues"], "one")).unwrap();
     let Some(pb::issued::Answer::BearerToken(bearer)) = &issued.answer else { panic!("no token") };
-    assert_eq!((bearer.header_name.as_str(), bearer.scheme.as_str(), &bearer.base_url), ("authorization", "Bearer", &double.target));
+    assert_eq!(
+        (bearer.header_name.as_str(), bearer.scheme.as_str(), &bearer.base_url),
+        ("authorization", "Bearer", &double.target)
+    );
     let text = token(&issued);
     assert!(text.starts_with("ghs_"));
     let live = double.state()["live"].clone();
@@ -153,7 +156,10 @@ fn a_refusal_names_what_the_installation_lacks() {
     let key = super::github_double::another_key();
     let path = double.secret(&rig, NAME, &double.target, &key);
     let no = asked("tools:read");
-    assert!(no.contains("401: A JSON web token could not be decoded") && no.contains("private_key in the upstream's file"), "{no}");
+    assert!(
+        no.contains("401: A JSON web token could not be decoded") && no.contains("private_key in the upstream's file"),
+        "{no}"
+    );
     double.secret(&rig, NAME, &double.target, "no key\n");
     assert!(asked("tools:read").contains("private_key is no private key in PEM"));
     double.secret(&rig, NAME, &double.target, &double.app_pem);

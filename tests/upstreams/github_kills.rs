@@ -121,7 +121,8 @@ fn neither_the_key_of_the_app_nor_a_token_is_anywhere() {
     secrets.push("ghs_marker".to_owned());
     for message in ["Bad credentials", "token ghs_marker"] {
         double.set(&serde_json::json!({"answers": [{"match": "POST", "status": 500, "message": message}]}));
-        told += &format!("{:?}", rig.exchange(wanted(NAME, &task, &["site:read"], message.split(' ').next().unwrap())).unwrap_err());
+        told +=
+            &format!("{:?}", rig.exchange(wanted(NAME, &task, &["site:read"], message.split(' ').next().unwrap())).unwrap_err());
     }
     let path = double.secret(&rig, NAME, &double.target, &double.app_pem[..800]);
     told += &format!("{:?}", rig.exchange(wanted(NAME, &task, &["site:read"], "cut")).unwrap_err());
