@@ -36,8 +36,10 @@ struct OpenLease {
 
 enum UndoResult {
     Closed,
-    /// Not to be closed yet: to be checked once more after this many milliseconds, for a reason that operators see.
-    Watch(u64, String),
+    /// Undone; to be checked once more after this many milliseconds.
+    Watch(u64),
+    /// The secret that would undo it is lost, as the text says; to be checked again after this many milliseconds.
+    Lost(u64, String),
 }
 
 impl<D: LeaseLedger> LeaseDriver<D> {
@@ -211,8 +213,11 @@ impl<D: LeaseLedger> LeaseDriver<D> {
                 self.forget_secret(id, &lease).await;
                 self.queue.forget(id);
             }
-            Ok(UndoResult::Watch(ms, why)) => {
-                self.queue.later(id, &lease.upstream, self.system.steady().saturating_add(ms), why);
+            Ok(UndoResult::Watch(ms)) => {
+                self.queue.later(id, &lease.upstream, self.system.steady().saturating_add(ms), None);
+            }
+            Ok(UndoResult::Lost(ms, why)) => {
+                self.queue.later(id, &lease.upstream, self.system.steady().saturating_add(ms), Some(why));
             }
             Err(why) => {
                 tracing::warn!(
@@ -257,7 +262,7 @@ impl<D: LeaseLedger> LeaseDriver<D> {
             return Err("it is still there after it was undone".to_owned());
         }
         if watch > 0 {
-            return Ok(UndoResult::Watch(watch, "undone; watched until no request can arrive late".to_owned()));
+            return Ok(UndoResult::Watch(watch));
         }
         let end = if never { LeaseEnd::NeverMade } else { LeaseEnd::Undone };
         self.close(id, end, "verified to be gone", cause).await
@@ -274,17 +279,12 @@ impl<D: LeaseLedger> LeaseDriver<D> {
         let wait = lease.ends_at.since(self.durable.now()).min(limits::LEASE_LOST_LOOK_MS);
         let end = lease.ends_at;
         let why = format!("the upstream's answer was lost: what was made, if anything, ends by itself at {end} at the latest");
-        Ok(UndoResult::Watch(wait, why))
+        Ok(UndoResult::Lost(wait, why))
     }
 
     /// Records that a lease is closed.
     async fn close(&self, id: LeaseId, end: LeaseEnd, why: &str, cause: UndoCause) -> Result<UndoResult, String> {
-        let author = Author::Mayfly(match cause {
-            UndoCause::LeftBehind => "no issuance came of the lease".to_owned(),
-            UndoCause::Ended => "the credential ended".to_owned(),
-            UndoCause::Revoked(seq) => format!("the credential was revoked at seq {seq}"),
-            UndoCause::TaskOver => "the task is over".to_owned(),
-        });
+        let author = Author::Mayfly(cause.to_string());
         match self.durable.commit(vec![Record::new(author, closed(id, end, why))]).await {
             Ok(_) => Ok(UndoResult::Closed),
             // Another replica, or an operator, has closed the lease already.
