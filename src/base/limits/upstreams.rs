@@ -72,5 +72,5 @@ pub const GITHUB_TOKEN_SLACK_MS: u64 = 120 * 1000;
 /// Longest time for finding out which permission or repository an installation lacks, milliseconds. What remains of `LEASE_MAKE_MS` after a
 /// call that was refused as slowly as GitHub usually answers.
 pub const GITHUB_DIAGNOSIS_MS: u64 = 5_000;
-/// Repositories that are looked for when GitHub refuses a token because of one of them.
+/// Repositories that are looked for when GitHub refuses a token because of one of them: as many calls as fit into `GITHUB_DIAGNOSIS_MS`.
 pub const GITHUB_DIAGNOSED: usize = 16;

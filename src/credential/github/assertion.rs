@@ -1,6 +1,5 @@
 //! The assertion by which an app logs in at GitHub: a JWT, signed with RS256 by the private key of the app.
 
-use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -8,6 +7,7 @@ use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject as _;
 use zeroize::{Zeroize as _, Zeroizing};
 
+use mayfly_base::system::signing_random;
 use mayfly_verify::seq::Millis;
 
 /// How far `iat` lies back, seconds: GitHub recommends 60, for clocks that are behind it.
@@ -26,7 +26,7 @@ pub fn sign(issuer: &str, pem: &str, now: Millis) -> Result<Zeroizing<String>, S
     text.push('.');
     URL_SAFE_NO_PAD.encode_string(claims.to_string(), &mut text);
     let mut signature = Zeroizing::new(vec![0; key.public_modulus_len()]);
-    key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), text.as_bytes(), &mut signature)
+    key.sign(&RSA_PKCS1_SHA256, &signing_random(), text.as_bytes(), &mut signature)
         .map_err(|_| "private_key could not sign".to_owned())?;
     text.push('.');
     URL_SAFE_NO_PAD.encode_string(&*signature, &mut text);

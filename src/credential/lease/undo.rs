@@ -37,9 +37,10 @@ struct OpenLease {
 
 enum UndoResult {
     Closed,
-    /// Not to be closed yet: to be checked once more after this many milliseconds. The text is the problem that operators see; it is empty if
-    /// the credential is undone, and watched only because a request might arrive late.
-    Watch(u64, String),
+    /// Undone; to be checked once more after this many milliseconds.
+    Watch(u64),
+    /// The secret that would undo it is lost, as the text says; to be checked again after this many milliseconds.
+    Lost(u64, String),
 }
 
 impl<D: LeaseLedger> LeaseDriver<D> {
@@ -213,8 +214,11 @@ impl<D: LeaseLedger> LeaseDriver<D> {
                 self.forget_secret(id, &lease).await;
                 self.queue.forget(id);
             }
-            Ok(UndoResult::Watch(ms, why)) => {
-                self.queue.later(id, &lease.upstream, self.system.steady().saturating_add(ms), why);
+            Ok(UndoResult::Watch(ms)) => {
+                self.queue.later(id, &lease.upstream, self.system.steady().saturating_add(ms), None);
+            }
+            Ok(UndoResult::Lost(ms, why)) => {
+                self.queue.later(id, &lease.upstream, self.system.steady().saturating_add(ms), Some(why));
             }
             Err(why) => {
                 tracing::warn!(
@@ -259,7 +263,7 @@ impl<D: LeaseLedger> LeaseDriver<D> {
             return Err("it is still there after it was undone".to_owned());
         }
         if watch > 0 {
-            return Ok(UndoResult::Watch(watch, String::new()));
+            return Ok(UndoResult::Watch(watch));
         }
         let end = if never { LeaseEnd::NeverMade } else { LeaseEnd::Undone };
         self.close(id, end, "verified to be gone", cause).await
@@ -276,7 +280,7 @@ impl<D: LeaseLedger> LeaseDriver<D> {
         let wait = lease.ends_at.since(self.durable.now()).min(limits::LEASE_LOST_LOOK_MS);
         let end = lease.ends_at;
         let why = format!("the upstream's answer was lost: what was made, if anything, ends by itself at {end} at the latest");
-        Ok(UndoResult::Watch(wait, why))
+        Ok(UndoResult::Lost(wait, why))
     }
 
     /// Records that a lease is closed.
