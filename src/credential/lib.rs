@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+pub mod assertion;
 #[cfg(feature = "fast")]
 pub mod batch;
 #[cfg(test)]

@@ -41,3 +41,18 @@ pub const POSTGRES_DATABASES: usize = 16;
 /// Attempts to create a role whose transaction somebody else's change of the same privileges ended. mayfly's own wait for each other; an
 /// administrator is faster than three of them in a row only by chance.
 pub const POSTGRES_TRIES: u32 = 3;
+
+/// Time for which the key of an issuer of assertions is published before it signs, milliseconds. Clouds do not say for how long they keep a
+/// JWK set; a day is longer than the `max-age` of any large issuer.
+pub const FEDERATION_KEY_PUBLISHED_AHEAD_MS: u64 = 24 * 3600 * 1000;
+/// Longest life of an assertion, milliseconds, where the registration names none. Nobody can take an assertion back, and an exchange takes
+/// seconds.
+pub const ASSERTION_LIFE_MS: u64 = 10 * 60 * 1000;
+/// Longest life of an assertion that a registration may name, milliseconds.
+pub const ASSERTION_LIFE_MAX_MS: u64 = 60 * 60 * 1000;
+/// Longest life of a vendor's token that a registration may name, milliseconds: a day.
+pub const FEDERATION_TOKEN_LIFE_MAX_MS: u64 = 24 * 3600 * 1000;
+/// Longest subject and audience of an assertion in a registration, bytes. Entra has the highest limit of the vendors, 600.
+pub const ASSERTION_NAME_BYTES: usize = 600;
+/// Longest answer of a vendor's token endpoint, bytes. Tokens have up to some kilobytes.
+pub const FEDERATION_ANSWER_BYTES: usize = 64 * 1024;

@@ -55,6 +55,9 @@ impl<D: LeaseLedger> LeaseDriver<D> {
         };
         parts.draft.key = key.as_ref().map_or_else(String::new, |key| key.id().to_owned());
         let named = remote.name(&order(credential, lease, None, &parts)).map_err(|e| failed(kind, &e.to_string()))?;
+        if parts.draft.key.is_empty() {
+            parts.draft.key = remote.signing_key(&named.terms);
+        }
 
         let place = self.making.enter(&parts.draft.upstream)?;
         let system = self.system.clone();
