@@ -241,6 +241,7 @@ pub(crate) fn summary(
         approval: ApprovalId::from_slice(&issued.approval),
         revision,
         irrevocable,
+        upstream_ends_at: Millis(0),
         novelty,
     };
     Ok(CredentialSummary { credential, about: Arc::new(about) })

@@ -5,6 +5,7 @@
 //!   is made of.
 //! - [`jwt`], [`mod@reference`]: kinds that mayfly makes itself. [`connector`]: the interface of kinds that an upstream makes;
 //!   [`connectors`]: the table of those that are built in, each with a folder of its own; [`access`]: how they reach their upstreams.
+//! - [`assertion`]: JWTs that tell another authorization server who asks, under an issuer of its own for each upstream.
 //! - [`batch`]: minting a batch whose common part is made once.
 //! - [`token`]: a bearer token in memory.
 //! - [`x509`]: certificates and CRLs of mayfly's own trust domain.
@@ -19,6 +20,8 @@ pub mod batch;
 mod batch_tests;
 pub mod connector;
 pub mod connectors;
+#[cfg(feature = "federation")]
+mod federation;
 pub mod jwt;
 pub mod keyring;
 pub mod kind;

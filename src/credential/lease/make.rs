@@ -69,6 +69,7 @@ impl<D: LeaseLedger> LeaseDriver<D> {
         let made = fitting(kind, made.map_err(|e| failed(kind, &e.to_string()))?)?;
         let novelty = if parts.draft.replaces.is_empty() { Novelty::New } else { Novelty::Replaced };
         let summary = summary(&parts.draft, credential, kind, parts.revision, novelty, made.irrevocable)?;
+        let summary = summary.ending_upstream(named.ends_at);
         let lapse = OutcomeReporter::new(move |outcome| making.end(outcome));
         Ok(MintedCredential::new(records(parts, group), summary, made.answer, lapse))
     }
