@@ -117,7 +117,10 @@ async fn discovery(State(published): State<Published>, Path(environment): Path<S
 }
 
 /// The keys of an upstream's assertions, and their algorithms; an answer of its own where there are none.
-async fn assertion_keys(published: &Published, (environment, upstream): (&str, &str)) -> Result<(String, Vec<Box<str>>), Response> {
+async fn assertion_keys(
+    published: &Published,
+    (environment, upstream): (&str, &str),
+) -> Result<(String, Vec<Box<str>>), Response> {
     let path = federation_path(environment, upstream).filter(|_| published.serves(environment)).ok_or_else(missing)?;
     match published.authority.ledger.settled(|state| jwks_of_path(&state.keys, &path)).await {
         Ok(found) => found.ok_or_else(missing),

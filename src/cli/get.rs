@@ -291,7 +291,7 @@ fn print_issued(run: &CommandContext, issued: &IssuedView, opened: bool) {
             true => "the upstream accepts it until",
             false => "mayfly ends it at the upstream, which would accept it until",
         };
-        run.out.say(format_args!("{what} {end}: the upstream gives no shorter life"));
+        run.out.say(format_args!("{what} {end} at the latest: the upstream gives no shorter life"));
     }
 }
 

@@ -180,7 +180,10 @@ mod tests {
             let tokens = jwks(&log.state.keys, "dev");
             assert!(!tokens.contains(key.id()) && tokens.matches("kid").count() == 1);
             let own = mayfly_verify::token::Jwks::parse(&text);
-            assert!(own.is_err() || mayfly_verify::token::authentic(&token, &own.unwrap()).is_err(), "an assertion is no access token");
+            assert!(
+                own.is_err() || mayfly_verify::token::authentic(&token, &own.unwrap()).is_err(),
+                "an assertion is no access token"
+            );
         }
     }
 

@@ -153,26 +153,27 @@ impl KeyApi {
                 false => Err(Error::Refusal(Refusal::field("environment", "must be empty: it is that of the upstream"))),
             };
         }
-        let place = match (request_checks::filter("issuer", &ask.issuer)?, request_checks::filter("environment", &ask.environment)?) {
-            (Some(_), _) | (_, Some(_)) if of_none(purpose) => {
-                let what = "must be empty: checkpoints and the CA of our own trust domain are of no environment";
-                return Err(Error::Refusal(Refusal::field("environment", what)));
-            }
-            (Some(issuer), None) => self.of_issuer(issuer)?,
-            (None, Some(name)) => self.known(name)?,
-            (Some(issuer), Some(name)) if self.of_issuer(issuer)? == name => name.to_owned(),
-            (Some(_), Some(_)) => {
-                return Err(Error::Refusal(Refusal::field(
-                    "environment",
-                    "differs from the issuer's environment; give one of the two",
-                )));
-            }
-            // One key for all environments.
-            (None, None) if of_none(purpose) => String::new(),
-            (None, None) => {
-                return Err(Error::Refusal(Refusal::field("issuer", "is missing: name an issuer or an environment")));
-            }
-        };
+        let place =
+            match (request_checks::filter("issuer", &ask.issuer)?, request_checks::filter("environment", &ask.environment)?) {
+                (Some(_), _) | (_, Some(_)) if of_none(purpose) => {
+                    let what = "must be empty: checkpoints and the CA of our own trust domain are of no environment";
+                    return Err(Error::Refusal(Refusal::field("environment", what)));
+                }
+                (Some(issuer), None) => self.of_issuer(issuer)?,
+                (None, Some(name)) => self.known(name)?,
+                (Some(issuer), Some(name)) if self.of_issuer(issuer)? == name => name.to_owned(),
+                (Some(_), Some(_)) => {
+                    return Err(Error::Refusal(Refusal::field(
+                        "environment",
+                        "differs from the issuer's environment; give one of the two",
+                    )));
+                }
+                // One key for all environments.
+                (None, None) if of_none(purpose) => String::new(),
+                (None, None) => {
+                    return Err(Error::Refusal(Refusal::field("issuer", "is missing: name an issuer or an environment")));
+                }
+            };
         Ok(place)
     }
 
@@ -224,9 +225,8 @@ impl KeyApi {
         ask: (&str, bool, Option<&pb::Confirmation>),
     ) -> Result<(KeyRemoval, Admitted<admin::ManageKeys>), Error> {
         let key = exchange_request::name("key_id", key)?;
-        let environment = self.0.ledger.peek(|s| {
-            s.keys.get(key.as_str()).map(|k| k.purpose.environment_of(&k.environment).to_owned())
-        });
+        let environment =
+            self.0.ledger.peek(|s| s.keys.get(key.as_str()).map(|k| k.purpose.environment_of(&k.environment).to_owned()));
         let none = || request_checks::not_found(format!("there is no key {key}"));
         // For a key that belongs to no environment, the operator needs the permission in all environments.
         let admitted = self.0.admit_to_found(request_checks::operator(actor)?, environment.as_deref())?.ok_or_else(none)?;

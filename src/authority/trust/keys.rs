@@ -265,13 +265,15 @@ impl Authority {
             here.filter_map(|r| self.assertion_keys(&r.upstream).map(|needed| (r.upstream.name.clone(), needed))).collect();
         drop(compiled);
         let read = |s: &State| {
-            let mine = |k: &ManagedKey| k.purpose == KeyPurpose::Federation && k.purpose.environment_of(&k.environment) == environment;
+            let mine =
+                |k: &ManagedKey| k.purpose == KeyPurpose::Federation && k.purpose.environment_of(&k.environment) == environment;
             let mut issuers: BTreeMap<Box<str>, KeyTable> = BTreeMap::new();
             for (id, key) in s.keys.iter().filter(|(_, k)| mine(k)) {
                 issuers.entry(key.environment.clone()).or_default().insert(id.clone(), key.clone());
             }
             let retired = |name: &String| s.upstreams.get(name.as_str()).is_none_or(|version| version.retired);
-            let retired: BTreeSet<String> = upstreams.iter().map(|(name, _)| name).filter(|name| retired(name)).cloned().collect();
+            let retired: BTreeSet<String> =
+                upstreams.iter().map(|(name, _)| name).filter(|name| retired(name)).cloned().collect();
             (issuers, retired)
         };
         let (mut issuers, retired) = self.ledger.peek(read);
@@ -279,7 +281,8 @@ impl Authority {
         for (name, (path, needed)) in upstreams {
             // Undoing what is left of a retired upstream may need assertions.
             let over = retired.contains(&name)
-                && (!issuers.contains_key(path.as_str()) || self.ledger.peek(|s| s.leases.values().all(|l| *l.upstream != *name)));
+                && (!issuers.contains_key(path.as_str())
+                    || self.ledger.peek(|s| s.leases.values().all(|l| *l.upstream != *name)));
             paths.insert(path, (!over).then_some(needed));
         }
         for (path, needed) in paths {
@@ -292,7 +295,8 @@ impl Authority {
                 let records = self.carry_out(plan, KeyPurpose::Federation, &path, &Author::Mayfly("key schedule".into())).await?;
                 self.ledger.commit(ProposalKind::Change, records).await?;
                 let mine = |k: &ManagedKey| k.purpose == KeyPurpose::Federation && *k.environment == *path;
-                keys = self.ledger.peek(|s| s.keys.iter().filter(|(_, k)| mine(k)).map(|(id, k)| (id.clone(), k.clone())).collect());
+                keys =
+                    self.ledger.peek(|s| s.keys.iter().filter(|(_, k)| mine(k)).map(|(id, k)| (id.clone(), k.clone())).collect());
             }
         }
         Ok(())

@@ -79,7 +79,9 @@ fn token(answer: &UpstreamResponse, url: &str) -> Result<ExchangedToken, MakeErr
     let status = answer.status.as_u16();
     if !answer.status.is_success() {
         let said = match answer.json::<ErrorAnswer>() {
-            Ok(ErrorAnswer { error, error_description }) => answer.told(format!("{error}: {error_description}").trim_end_matches(": ")),
+            Ok(ErrorAnswer { error, error_description }) => {
+                answer.told(format!("{error}: {error_description}").trim_end_matches(": "))
+            }
             Err(_) => "it gives no reason in the form of RFC 6749, section 5.2".to_owned(),
         };
         let no = format!("{url} refused the assertion (status {status}): {said}");

@@ -1,7 +1,7 @@
 //! Kind `federation`: mayfly's own JWT as a workload's identity at somebody else's authorization server (RFC 7523), and, where the
 //! registration says how, the short-lived token that the server gives for it.
 //!
-//! - [`settings`]: the section `[federation]` of a registration. `template.toml`: a registration to start from.
+//! - `settings`: the section `[federation]` of a registration. `template.toml`: a registration to start from.
 //! - [`subject`]: the subjects of assertions, and what vendors accept. [`exchange`]: the call to a token endpoint.
 //! - [`published`]: fetches what the issuer publishes, as a vendor would, and verifies an assertion with it.
 //!
@@ -111,10 +111,14 @@ impl FederationConnector {
     }
 
     /// Makes the assertion of an order.
-    fn assertion(&self, order: &MintOrder<'_>, terms: &FederationTerms, ends_at: Millis) -> Result<(AssertionIssuer, IssuedToken), MakeError> {
+    fn assertion(
+        &self,
+        order: &MintOrder<'_>,
+        terms: &FederationTerms,
+        ends_at: Millis,
+    ) -> Result<(AssertionIssuer, IssuedToken), MakeError> {
         let issuer = self.issuer(&terms.environment, &order.issued.upstream)?;
-        let key: Arc<LoadedKey> =
-            issuer.key(&terms.kid).ok_or_else(|| refused(format!("key {} no longer exists", terms.kid)))?;
+        let key: Arc<LoadedKey> = issuer.key(&terms.kid).ok_or_else(|| refused(format!("key {} no longer exists", terms.kid)))?;
         let more = [
             ("scope", order.issued.scopes.join(" ").into()),
             ("environment", terms.environment.as_str().into()),
@@ -153,7 +157,8 @@ impl FederationConnector {
         let (_, assertion) = self.assertion(order, &terms, end)?;
         let client = self.access.https(&order.issued.upstream, None).await?.at_most(limits::FEDERATION_ANSWER_BYTES);
         let now = self.access.system().wall();
-        let ExchangedToken { token, lives_s } = exchange::exchange(&client, exchange, assertion.into_text(), &order.issued.scopes).await?;
+        let ExchangedToken { token, lives_s } =
+            exchange::exchange(&client, exchange, assertion.into_text(), &order.issued.scopes).await?;
         if lives_s > exchange.token_life_s {
             return Err(MakeError::Unknown(format!(
                 "the token of {} lives {lives_s} s, and federation.exchange.token_life names {} s at most",
@@ -178,7 +183,9 @@ impl FederationConnector {
         let alg = published::verified(&client, &issuer.url, &assertion.into_text()).await.map_err(refused)?;
         let CredentialMaterial::Bearer { .. } = answer else { return Err(refused("the credential is no token")) };
         Ok(match &settings.exchange {
-            Some(exchange) => format!("{} gave a token for the assertion, and {} publishes its keys ({alg})", exchange.url, issuer.url),
+            Some(exchange) => {
+                format!("{} gave a token for the assertion, and {} publishes its keys ({alg})", exchange.url, issuer.url)
+            }
             None => format!("the assertion is verified ({alg}) with the keys that {} publishes", issuer.url),
         })
     }

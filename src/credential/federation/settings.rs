@@ -323,7 +323,7 @@ mod tests {
             ("vendor = \"gcp\"\nalg = \"RS256\"", "vendor = \"entra\"\nalg = \"ES256\"", "does not verify"),
             ("subject = \"{caller}\"", "subject = \"{sub}\"", "a placeholder that does not exist"),
             ("name = \"storage\"", "name = \"team/storage\"", "has a slash"),
-            ("max = \"10m\"", "max = \"2h\"", "federation.exchange.token_life is 3600 s"),
+            ("token_life = \"1h\"", "token_life = \"5m\"", "federation.exchange.token_life is 300 s"),
             ("grant = \"token-exchange\"", "grant = \"password\"", "federation.exchange.grant"),
             ("url = \"https://sts", "url = \"http://sts", "federation.exchange.url"),
             ("scope = \"storage:read\"", "scope = \"storage:none\"", "which is not in scopes"),

@@ -22,7 +22,8 @@ impl SubjectTemplate {
 
     /// Parses a template. The error says what is wrong, and what would be right.
     pub fn parse(text: &str) -> Result<SubjectTemplate, (String, &'static str)> {
-        const REMEDY: &str = "text with at most one of {caller}, {caller_path} and {trust_domain}, and with {environment} and {upstream}";
+        const REMEDY: &str =
+            "text with at most one of {caller}, {caller_path} and {trust_domain}, and with {environment} and {upstream}";
         let mut rest = text.to_owned();
         for placeholder in PLACEHOLDERS {
             rest = rest.replace(placeholder, "");
@@ -139,7 +140,8 @@ mod tests {
 
     #[test]
     fn a_subject_is_made_of_the_closed_list_only() {
-        let of = |template: &str| SubjectTemplate::parse(template).unwrap().of("spiffe://td.example/ns/a{upstream}/b", "prod", "aws");
+        let of =
+            |template: &str| SubjectTemplate::parse(template).unwrap().of("spiffe://td.example/ns/a{upstream}/b", "prod", "aws");
         assert_eq!(of("{caller}"), "spiffe://td.example/ns/a{upstream}/b", "a caller's text is not searched again");
         assert_eq!(of("mayfly:{environment}:{upstream}:{caller_path}"), "mayfly:prod:aws:ns/a{upstream}/b");
         assert_eq!(of("{trust_domain}"), "td.example");

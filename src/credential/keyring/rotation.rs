@@ -166,7 +166,8 @@ pub fn assertions_due(
         plan.make = None;
         return plan;
     };
-    let other = |(id, key): (&str, &ManagedKey)| (*key.algorithm != *algorithm).then(|| (Box::from(id), KeyState::Retired, OTHER));
+    let other =
+        |(id, key): (&str, &ManagedKey)| (*key.algorithm != *algorithm).then(|| (Box::from(id), KeyState::Retired, OTHER));
     let others: Vec<_> = generations.active.and_then(other).into_iter().chain(generations.next.and_then(other)).collect();
     if generations.active.and_then(other).is_some() {
         // The new algorithm is needed at once: nothing can be issued until then. Everything that the old key signed was revoked.

@@ -9,7 +9,7 @@ use crate::connector::{MakeError, MintOrder, UpstreamConnector, UpstreamCredenti
 use crate::keyring::LoadedKey;
 use crate::kind::{CredentialKind, records, summary};
 use crate::minted::OutcomeReporter;
-use crate::{MintedCredential, Novelty};
+use crate::{CredentialMaterial, MintedCredential, Novelty};
 use mayfly_base::limits;
 use mayfly_base::refusal::{Error, Fault, Reason, Refusal};
 use mayfly_ledger::record::{Author, CredentialIssued, Event, KeyPurpose, LeaseOpened, Record};
@@ -67,6 +67,10 @@ impl<D: LeaseLedger> LeaseDriver<D> {
         let made = self.ask(&*remote, &order, &mut making).await;
         drop(place);
         let made = fitting(kind, made.map_err(|e| failed(kind, &e.to_string()))?)?;
+        // So that the token is found again by its text or its digest.
+        if let CredentialMaterial::Bearer { token, .. } = &made.answer {
+            parts.draft.token_digest = token.digest().to_vec();
+        }
         let novelty = if parts.draft.replaces.is_empty() { Novelty::New } else { Novelty::Replaced };
         let summary = summary(&parts.draft, credential, kind, parts.revision, novelty, made.irrevocable)?;
         let summary = summary.ending_upstream(named.ends_at);

@@ -120,7 +120,10 @@ impl<D: LeaseLedger> LeaseDriver<D> {
         let left_ms = named.ends_at.since(self.durable.now());
         if gone == Ok(false) && left_ms > 0 {
             // The schedule closes the lease then.
-            log.note::<(), String>(format!("it ends by itself in {} s, and nothing ends it before", left_ms.div_ceil(1000)), Ok(()));
+            log.note::<(), String>(
+                format!("it ends by itself in {} s, and nothing ends it before", left_ms.div_ceil(1000)),
+                Ok(()),
+            );
             return Ok(log.steps);
         }
         let gone = gone.and_then(|gone| if gone { Ok(()) } else { Err("it is still there".to_owned()) });
