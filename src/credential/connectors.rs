@@ -34,6 +34,8 @@ pub const TABLE: &[ConnectorEntry] = &[
     super::postgres::ENTRY,
     #[cfg(feature = "federation")]
     super::federation::ENTRY,
+    #[cfg(feature = "aws")]
+    super::aws::ENTRY,
 ];
 
 /// The readers of the sections of registrations, for [`mayfly_ledger::upstream::file::parse`].

@@ -14,6 +14,8 @@
 
 pub mod access;
 pub mod assertion;
+#[cfg(feature = "aws")]
+mod aws;
 #[cfg(feature = "fast")]
 pub mod batch;
 #[cfg(test)]

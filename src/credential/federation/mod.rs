@@ -10,8 +10,8 @@
 
 mod exchange;
 mod published;
-mod settings;
-mod subject;
+pub mod settings;
+pub mod subject;
 
 use std::sync::{Arc, OnceLock};
 

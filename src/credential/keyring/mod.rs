@@ -15,7 +15,6 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use aws_lc_rs::digest::{self, Digest};
 use aws_lc_rs::hmac;
-use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair};
 use parking_lot::Mutex;
 use x509_parser::asn1_rs::{FromDer, Integer, Sequence};
@@ -185,7 +184,8 @@ impl LoadedKey {
             KeyMaterial::Ec(_) => Ok(self.sign(&digest::digest(&digest::SHA256, input))?.to_vec()),
             KeyMaterial::Rsa(pair) => {
                 let mut signature = vec![0; pair.public_modulus_len()];
-                pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), input, &mut signature).map_err(|_| failed())?;
+                let digest = digest::digest(&digest::SHA256, input);
+                pair.sign_digest(&RSA_PKCS1_SHA256, &digest, &mut signature).map_err(|_| failed())?;
                 Ok(signature)
             }
             KeyMaterial::Mac(_) => Err(failed()),
