@@ -32,6 +32,7 @@ export AWS_CA_BUNDLE=$work/ca.pem MOTO=https://localhost:$moto_port
 admin() { env AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test AWS_DEFAULT_REGION=eu-central-1 "$python" "$here/aws/account.py" "$@"; }
 for _ in $(seq 100); do (exec 3<>"/dev/tcp/127.0.0.1/$moto_port") 2>/dev/null && break || sleep 0.1; done
 check "an account with both roles" 0 admin create
+check "its STS answers" 0 admin whoami
 
 check "mayfly upstream template aws" 0 you upstream template aws
 sed -e 's/"prod"/"dev"/' -e "s|^region = .*|&\nsts_url = \"$MOTO/\"\niam_url = \"$MOTO/\"|" "$work/out" >"$work/reports.toml"
@@ -53,9 +54,9 @@ as_session() { env AWS_ACCESS_KEY_ID="$(field access_key_id)" AWS_SECRET_ACCESS_
     AWS_SESSION_TOKEN="$(field session_token)" AWS_DEFAULT_REGION="$(field region)" "$python" "$here/aws/account.py" "$@"; }
 check "boto3 uses it" 0 as_session whoami
 says "as the role" out "assumed-role/reports/lease_"
-session=$(grep -oE 'lease_[a-z0-9]+' "$work/out")
+session=$(grep -oE "lease_[a-z0-9]+" "$work/out" || true)
 check "what moto was asked" 0 admin requests
-check "less than 5 minutes are not handed out" 6 agent get reports --purpose "the report of May" --ttl 2m --to "$work/none"
+check "less than 5 minutes are not handed out" 2 agent get reports --purpose "the report of May" --ttl 2m --to "$work/none"
 
 export AWS_PROFILE=somebody AWS_CONTAINER_CREDENTIALS_FULL_URI=http://169.254.170.2/
 check "mayfly exec" 0 agent exec --upstream reports --purpose "the report of May" -- "$python" "$here/aws/account.py" whoami
@@ -94,9 +95,10 @@ verdict "all eight sessions are denied" "$([ "$lost" = 0 ] && echo yes || echo "
 # After a restart, and after the registration is gone.
 check "mayfly get once more" 0 agent -o json get reports --purpose "the report of May" --to "$work/keys.json"
 check "who" 0 as_session whoami
-session=$(grep -oE 'lease_[a-z0-9]+' "$work/out")
-check "the server ends" 0 "$mayfly" dev down --dir "$world"
-check "and begins" 0 "$mayfly" dev up --dir "$world" --detach
+session=$(grep -oE "lease_[a-z0-9]+" "$work/out" || true)
+check "the server is killed" 0 kill -9 "$(cat "$world/mayfly.pid")"
+check "and begins again" 0 "$mayfly" dev up --dir "$world" --detach
+for _ in $(seq 150); do you status >/dev/null 2>&1 && break || sleep 0.2; done
 check "mayfly upstream retire" 0 you upstream retire reports --reason "done" --confirm all
 for _ in $(seq 150); do denied "$session" && break || sleep 0.1; done
 verdict "the session of a retired upstream is denied" "$(denied "$session" && echo yes || echo no)"

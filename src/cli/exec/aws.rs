@@ -69,7 +69,10 @@ mod tests {
         let json: serde_json::Value = serde_json::from_str(&all.json).unwrap();
         assert_eq!((&json["SecretAccessKey"], &json["Expiration"]), (&"se\"cret".into(), &"2026-11-27T01:00:00Z".into()));
         let names: Vec<&str> = all.sdk.iter().map(|(name, _)| *name).collect();
-        assert_eq!(names, ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION"]);
+        assert_eq!(
+            names,
+            ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION"]
+        );
         assert!(names.iter().all(|name| !NOT_INHERITED.contains(name)));
     }
 }

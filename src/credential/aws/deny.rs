@@ -149,12 +149,12 @@ impl Iam<'_> {
                 limits::AWS_ROLE_POLICIES_CHARACTERS
             ));
         }
-        self.call(&[("Action", "PutRolePolicy"), ("PolicyName", self.policy), ("PolicyDocument", &text)]).await.and_then(|answer| {
-            match answer.status.is_success() {
+        self.call(&[("Action", "PutRolePolicy"), ("PolicyName", self.policy), ("PolicyDocument", &text)]).await.and_then(
+            |answer| match answer.status.is_success() {
                 true => Ok(()),
                 false => Err(problem(&answer, &format!("PutRolePolicy of role {}", self.role))),
-            }
-        })
+            },
+        )
     }
 
     /// Deletes the policies of processes that have ended, once all their sessions are over.

@@ -118,10 +118,12 @@ impl AwsConnector {
     fn named(&self, order: &MintOrder<'_>) -> Result<UpstreamHandle, String> {
         let settings = settings_of(order.settings)?;
         settings.policy(&order.issued.scopes)?;
-        let rest = Millis(order.issued.expires_at).since(Millis(order.issued.issued_at)) / 1000;
+        let rest = Millis(order.issued.expires_at).since(Millis(order.issued.issued_at)).div_ceil(1000);
         // A test of the upstream undoes its session at once.
         if rest < limits::AWS_LEAST_REST_S && !order.issued.caller.is_empty() {
-            return Err(format!("the credential would live {rest} s, and SDKs renew sessions that have less than 5 minutes left"));
+            return Err(format!(
+                "the credential would live {rest} s, and SDKs renew sessions that have less than 5 minutes left"
+            ));
         }
         let issuer = self.issuer(&order.issued.environment, &order.issued.upstream)?;
         let key = issuer.active(settings.alg.name())?;
@@ -152,7 +154,9 @@ impl AwsConnector {
             Some(_) => issuer.key(&terms.kid).ok_or_else(|| format!("key {} no longer exists", terms.kid))?,
             None => issuer.active(terms.alg.name())?,
         };
-        let tags = tag.map(|tag| ("https://aws.amazon.com/tags", json!({ "principal_tags": { TAG: [tag] }, "transitive_tag_keys": [TAG] })));
+        let tags = tag.map(|tag| {
+            ("https://aws.amazon.com/tags", json!({ "principal_tags": { TAG: [tag] }, "transitive_tag_keys": [TAG] }))
+        });
         let now = self.access.system().wall();
         let claims = AssertionClaims {
             subject,
@@ -176,7 +180,8 @@ impl AwsConnector {
         crate::federation::subject::Vendor::Aws.check(&issuer.url, &subject, &terms.audience).map_err(refused)?;
         let policy = settings.policy(&issued.scopes).map_err(refused)?;
         let tag = deny::entry(order.handle, session_end(issued));
-        let assertion = self.assertion(&issuer, &terms, (&subject, &order.credential.to_string()), Some(&tag)).map_err(refused)?;
+        let assertion =
+            self.assertion(&issuer, &terms, (&subject, &order.credential.to_string()), Some(&tag)).map_err(refused)?;
         let client = self.client(&issued.upstream).await.map_err(refused)?;
         let left = Millis(issued.expires_at).since(self.access.system().wall()) / 1000;
         let session = SessionOrder {

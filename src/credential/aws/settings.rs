@@ -75,7 +75,8 @@ pub fn role_of(arn: &str) -> Option<(&str, &str)> {
     let (account, path) = rest.split_once(":role/")?;
     let name = path.rsplit('/').next()?;
     let plain = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"+=,.@_-/".contains(&b));
-    let good = plain(partition) && plain(path) && plain(name) && account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit());
+    let good =
+        plain(partition) && plain(path) && plain(name) && account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit());
     good.then_some((partition, name))
 }
 
@@ -94,7 +95,9 @@ fn usual_urls(role: &str, region: &str) -> (String, String) {
         Some(("aws-cn", _)) => {
             (format!("https://sts.{region}.amazonaws.com.cn/"), "https://iam.cn-north-1.amazonaws.com.cn/".to_owned())
         }
-        Some(("aws-us-gov", _)) => (format!("https://sts.{region}.amazonaws.com/"), "https://iam.us-gov.amazonaws.com/".to_owned()),
+        Some(("aws-us-gov", _)) => {
+            (format!("https://sts.{region}.amazonaws.com/"), "https://iam.us-gov.amazonaws.com/".to_owned())
+        }
         _ => (format!("https://sts.{region}.amazonaws.com/"), "https://iam.amazonaws.com/".to_owned()),
     }
 }
@@ -223,7 +226,8 @@ fn policies(field: &Field<'_>) -> Option<Vec<ScopePolicy>> {
 fn policy(section: &Section<'_>) -> Option<ScopePolicy> {
     let scope = section.required("scope").and_then(|f| f.text(limits::NAME_BYTES));
     let statement = section.required("statement").and_then(|field| {
-        const REMEDY: &str = "one statement of a policy as JSON: an object with Effect, Action or NotAction, and Resource or NotResource";
+        const REMEDY: &str =
+            "one statement of a policy as JSON: an object with Effect, Action or NotAction, and Resource or NotResource";
         let text = field.text(limits::AWS_SESSION_POLICY_CHARACTERS)?;
         let Ok(object) = serde_json::from_str::<Map<String, Value>>(&text) else {
             return field.wrong("is no JSON object", REMEDY);
@@ -263,7 +267,10 @@ mod tests {
         let upstream = parse(WHOLE).unwrap();
         let section = upstream.settings.of("aws").unwrap();
         let own = settings(WHOLE);
-        assert_eq!((own.sts_url.as_str(), own.iam_url.as_str()), ("https://sts.eu-central-1.amazonaws.com/", "https://iam.amazonaws.com/"));
+        assert_eq!(
+            (own.sts_url.as_str(), own.iam_url.as_str()),
+            ("https://sts.eu-central-1.amazonaws.com/", "https://iam.amazonaws.com/")
+        );
         assert_eq!(Upstream::from_text(&upstream.to_text()).unwrap(), upstream);
         let mut table: toml::Table = toml::from_str(WHOLE).unwrap();
         table.insert("aws".to_owned(), toml::Value::try_from(section).unwrap());

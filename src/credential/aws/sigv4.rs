@@ -25,7 +25,12 @@ const FORM: &str = "application/x-www-form-urlencoded";
 const SIGNED: &str = "content-type;host;x-amz-date;x-amz-security-token";
 
 /// A signed call of an action.
-pub fn signed(url: &str, fields: &[(&str, &str)], keys: &SessionKeys, scope: &SigningScope<'_>) -> Result<UpstreamRequest, String> {
+pub fn signed(
+    url: &str,
+    fields: &[(&str, &str)],
+    keys: &SessionKeys,
+    scope: &SigningScope<'_>,
+) -> Result<UpstreamRequest, String> {
     let host = WebUrl::parse(url).ok_or("the endpoint is no https URL")?.authority();
     let mut body = Zeroizing::new(String::new());
     for (name, value) in fields {
@@ -58,7 +63,13 @@ fn sha256_hex(text: &[u8]) -> String {
 }
 
 /// The value of the header `Authorization`.
-fn authorization(host: &str, body: &str, (date, stamp): (&str, &str), keys: &SessionKeys, scope: &SigningScope<'_>) -> Zeroizing<String> {
+fn authorization(
+    host: &str,
+    body: &str,
+    (date, stamp): (&str, &str),
+    keys: &SessionKeys,
+    scope: &SigningScope<'_>,
+) -> Zeroizing<String> {
     let canonical = Zeroizing::new(format!(
         "POST\n/\n\ncontent-type:{FORM}\nhost:{host}\nx-amz-date:{stamp}\nx-amz-security-token:{}\n\n{SIGNED}\n{}",
         *keys.session_token,
