@@ -13,7 +13,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::Zeroizing;
 
-use super::keyring::LoadedKey;
+use super::assertion::AssertionIssuers;
+use super::keyring::{AssertionKeys, LoadedKey};
 use super::lease::UndoSecretKeeper;
 use super::{CredentialKind, CredentialMaterial};
 use mayfly_ledger::record;
@@ -176,6 +177,19 @@ pub trait UpstreamConnector: Send + Sync + 'static {
         false
     }
 
+    /// The keys for the assertions by which mayfly identifies the caller, or itself, to the upstream. `None`: it needs none.
+    fn assertion_keys(&self, _settings: &KindSettings) -> Option<AssertionKeys> {
+        None
+    }
+
+    /// The id of the key that signs, by the terms of the lease, so that revoking the key revokes the credential. Empty: there is none.
+    fn signing_key(&self, _terms: &str) -> String {
+        String::new()
+    }
+
+    /// Gives the connector the issuers of assertions, once, before anything else is asked.
+    fn begin(&self, _issuers: &AssertionIssuers) {}
+
     /// Uses a credential that was made for a test of the upstream, in the least way. Returns what was done, in words.
     fn use_once<'a>(
         &'a self,
@@ -202,6 +216,16 @@ impl UpstreamConnectors {
     /// Whether a kind needs secrets for undoing.
     pub fn any_undoes_by_secret(&self) -> bool {
         self.by_kind.values().any(|connector| connector.undoes_by_secret())
+    }
+
+    /// As [`UpstreamConnector::begin`], for all kinds.
+    pub fn begin(&self, issuers: &AssertionIssuers) {
+        self.by_kind.values().for_each(|connector| connector.begin(issuers));
+    }
+
+    /// As [`UpstreamConnector::assertion_keys`], of a kind.
+    pub fn assertion_keys(&self, kind: CredentialKind, settings: &KindSettings) -> Option<AssertionKeys> {
+        self.of(kind)?.assertion_keys(settings)
     }
 
     /// Whether a kind derives its passwords.

@@ -34,6 +34,10 @@ pub const TABLE: &[ConnectorEntry] = &[
     super::postgres::ENTRY,
     #[cfg(feature = "github")]
     super::github::ENTRY,
+    #[cfg(feature = "federation")]
+    super::federation::ENTRY,
+    #[cfg(feature = "aws")]
+    super::aws::ENTRY,
 ];
 
 /// The readers of the sections of registrations, for [`mayfly_ledger::upstream::file::parse`].

@@ -74,3 +74,37 @@ pub const GITHUB_TOKEN_SLACK_MS: u64 = 120 * 1000;
 pub const GITHUB_DIAGNOSIS_MS: u64 = 5_000;
 /// Repositories that are looked for when GitHub refuses a token because of one of them: as many calls as fit into `GITHUB_DIAGNOSIS_MS`.
 pub const GITHUB_DIAGNOSED: usize = 16;
+
+/// Time for which the key of an issuer of assertions is published before it signs, milliseconds. Clouds do not say for how long they keep a
+/// JWK set; a day is longer than the `max-age` of any large issuer.
+pub const FEDERATION_KEY_PUBLISHED_AHEAD_MS: u64 = 24 * 3600 * 1000;
+/// Longest life of an assertion, milliseconds, where the registration names none. Nobody can take an assertion back, and an exchange takes
+/// seconds.
+pub const ASSERTION_LIFE_MS: u64 = 10 * 60 * 1000;
+/// Longest life of an assertion that a registration may name, milliseconds. An hour, as the tokens of most clouds live.
+pub const ASSERTION_LIFE_MAX_MS: u64 = 60 * 60 * 1000;
+/// Longest life of a vendor's token that a registration may name, milliseconds: a day.
+pub const FEDERATION_TOKEN_LIFE_MAX_MS: u64 = 24 * 3600 * 1000;
+/// Longest subject and audience of an assertion in a registration, bytes. Entra has the highest limit of the vendors, 600.
+pub const ASSERTION_NAME_BYTES: usize = 600;
+/// Longest answer of a vendor's token endpoint, bytes. Tokens have up to some kilobytes.
+pub const FEDERATION_ANSWER_BYTES: usize = 64 * 1024;
+
+/// Longest session policy of AWS, characters (AssumeRoleWithWebIdentity, `Policy`).
+pub const AWS_SESSION_POLICY_CHARACTERS: usize = 2_048;
+/// Shortest session of AWS, seconds (AssumeRoleWithWebIdentity, `DurationSeconds`).
+pub const AWS_SESSION_LEAST_S: u64 = 15 * 60;
+/// Shortest rest of a session that is handed out, seconds. AWS's SDKs renew sessions that have less left.
+pub const AWS_LEAST_REST_S: u64 = 5 * 60;
+/// Life of an assertion for AWS, milliseconds: one call, and the clocks of both sides.
+pub const AWS_ASSERTION_LIFE_MS: u64 = 2 * 60 * 1000;
+/// For how long a session stays denied after its end, seconds: AWS's clock, and a session that was made by a late request.
+pub const AWS_DENY_MARGIN_S: u64 = 5 * 60;
+/// Room for mayfly's list of denied sessions in a role's inline policies, characters. IAM has 10,240 for all of them; the rest is for the
+/// role's own, and for lists of processes that have ended.
+pub const AWS_ROLE_POLICIES_CHARACTERS: usize = 8_000;
+/// Policies of ended processes that are looked at in one call that denies sessions. A server that restarts every minute leaves as many in
+/// eight minutes, and each look is a call of half a second.
+pub const AWS_POLICIES_CLEARED: usize = 8;
+/// Longest ARN of a role in a registration, bytes. Terms of leases have two of them.
+pub const AWS_ARN_BYTES: usize = 256;

@@ -10,7 +10,7 @@ use crate::connector::{MakeError, MintOrder, UpstreamConnector, UpstreamCredenti
 use crate::keyring::LoadedKey;
 use crate::kind::{CredentialKind, records, summary};
 use crate::minted::OutcomeReporter;
-use crate::{MintedCredential, Novelty};
+use crate::{CredentialMaterial, MintedCredential, Novelty};
 use mayfly_base::limits;
 use mayfly_base::refusal::{Error, Fault, Reason, Refusal};
 use mayfly_ledger::record::{Author, CredentialIssued, Event, KeyPurpose, LeaseOpened, Record};
@@ -56,6 +56,9 @@ impl<D: LeaseLedger> LeaseDriver<D> {
         };
         parts.draft.key = key.as_ref().map_or_else(String::new, |key| key.id().to_owned());
         let named = remote.name(&order(credential, lease, None, &parts)).map_err(|e| failed(kind, &e.to_string()))?;
+        if parts.draft.key.is_empty() {
+            parts.draft.key = remote.signing_key(&named.terms);
+        }
 
         let place = self.making.enter(&parts.draft.upstream)?;
         self.health.admit(&parts.draft.upstream, self.system.steady())?;
@@ -68,8 +71,13 @@ impl<D: LeaseLedger> LeaseDriver<D> {
         let made = self.ask(&*remote, &order, &mut making).await;
         drop(place);
         let made = fitting(kind, made.map_err(|e| failed(kind, &e.to_string()))?)?;
+        // So that the token is found again by its text or its digest.
+        if let CredentialMaterial::Bearer { token, .. } = &made.answer {
+            parts.draft.token_digest = token.digest().to_vec();
+        }
         let novelty = if parts.draft.replaces.is_empty() { Novelty::New } else { Novelty::Replaced };
         let summary = summary(&parts.draft, credential, kind, parts.revision, novelty, made.irrevocable)?;
+        let summary = summary.ending_upstream(named.ends_at);
         let lapse = OutcomeReporter::new(move |outcome| making.end(outcome));
         Ok(MintedCredential::new(records(parts, group), summary, made.answer, lapse))
     }

@@ -47,8 +47,9 @@ pub use undo_secrets::{UndoSecretKeeper, UndoSecrets};
 pub use upstream_health::UpstreamHealthRow;
 
 use crate::CredentialKind;
+use crate::assertion::AssertionIssuers;
 use crate::connector::{UpstreamConnector, UpstreamConnectors};
-use crate::keyring::Keyring;
+use crate::keyring::{AssertionKeys, Keyring};
 use concurrency::{ConcurrencyLimit, ConcurrencyLimiter};
 use event_queue::EventQueue;
 use mayfly_base::limits;
@@ -57,6 +58,7 @@ use mayfly_base::system::System;
 use mayfly_ledger::Receipt;
 use mayfly_ledger::record::{Event, LeaseClosed, LeaseEnd, Record};
 use mayfly_ledger::state::{Lease, State, TaskPhase};
+use mayfly_ledger::upstream::settings::KindSettings;
 use mayfly_verify::seq::{LeaseId, Millis, Seq};
 use upstream_health::UpstreamHealth;
 use worker_queue::WorkerQueue;
@@ -212,6 +214,8 @@ pub struct ConnectorSettings {
     pub timing: LeaseTiming,
     /// How many calls may be in progress at once.
     pub places: LeaseConcurrency,
+    /// The base of the issuers: `server.issuer` of the configuration.
+    pub issuer: String,
 }
 
 /// Makes credentials under leases, and undoes leases.
@@ -246,6 +250,7 @@ impl<D: LeaseLedger> LeaseDriver<D> {
             most("leases_undoing", places.undoing),
             most("leases_undoing_per_upstream", places.undoing_per_upstream),
         );
+        connectors.remotes.begin(&AssertionIssuers::new(&connectors.issuer, keyring.clone()));
         Arc::new(LeaseDriver {
             durable,
             connectors,
@@ -294,6 +299,11 @@ impl<D: LeaseLedger> LeaseDriver<D> {
     /// Seals the secret of a credential that a kind makes, if its kind has such secrets.
     fn keeper(&self, connector: &dyn UpstreamConnector, lease: LeaseId) -> Option<UndoSecretKeeper> {
         connector.undoes_by_secret().then(|| UndoSecretKeeper::new(self.secrets.clone(), lease))
+    }
+
+    /// The keys for assertions that an upstream of this kind needs.
+    pub fn assertion_keys(&self, kind: CredentialKind, settings: &KindSettings) -> Option<AssertionKeys> {
+        self.connectors.remotes.assertion_keys(kind, settings)
     }
 
     /// The implementation that makes a kind. Refused with NOT_SERVED, before anything is done, where this server has none.

@@ -55,6 +55,7 @@ impl<D: LeaseLedger> LeaseDriver<D> {
             Ok(Ok(RepeatResponse::Same(made))) => {
                 let made = fitting(kind, made)?;
                 let summary = summary(issued, credential, kind, past.record.revision(), Novelty::Same, made.irrevocable)?;
+                let summary = summary.ending_upstream(open.ends_at);
                 Ok(Some(MintedCredential::new(Vec::new(), summary, made.answer, OutcomeReporter::none())))
             }
             Ok(Err(e)) => Err(failed(kind, &e.to_string())),

@@ -70,6 +70,8 @@ closed! {
         Github = 8 "github",
         /// A stored secret.
         Secret = 9 "secret",
+        /// An assertion for another authorization server, or the token that it gives for one.
+        Federation = 12 "federation",
     }
 }
 

@@ -29,7 +29,7 @@ use mayfly_verify::seq::Millis;
 pub const TIMING: LeaseTiming =
     LeaseTiming { make_ms: 120, call_ms: 120, left_ms: 260, retry_min_ms: 2, retry_max_ms: 20, look_ms: 5 };
 pub fn connectors(remotes: UpstreamConnectors, timing: LeaseTiming) -> ConnectorSettings {
-    ConnectorSettings { remotes, timing, places: LeaseConcurrency::default() }
+    ConnectorSettings { remotes, timing, places: LeaseConcurrency::default(), issuer: String::new() }
 }
 
 /// Well above `server::LATE`, also on a busy machine.
