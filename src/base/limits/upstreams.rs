@@ -41,3 +41,23 @@ pub const POSTGRES_DATABASES: usize = 16;
 /// Attempts to create a role whose transaction somebody else's change of the same privileges ended. mayfly's own wait for each other; an
 /// administrator is faster than three of them in a row only by chance.
 pub const POSTGRES_TRIES: u32 = 3;
+
+/// Longest URL, identifier or audience in the section of an OAuth server, bytes. As `SPIFFE_ID_BYTES`, the longest URL that is connected to.
+pub const OAUTH_URL_BYTES: usize = 512;
+/// Parameters of an authorization request that a registration may add.
+pub const OAUTH_PARAMETERS: usize = 8;
+/// Longest access or refresh token of another server, bytes. Entra's tokens with many groups have 6 KB; one in a header may have 8 KB at most
+/// servers.
+pub const OAUTH_TOKEN_BYTES: usize = 16 * 1024;
+/// Life of an assertion that mayfly signs, seconds. It is sent at once; RFC 7523 servers refuse those of more than 5 to 10 minutes.
+pub const OAUTH_ASSERTION_SECONDS: u64 = 60;
+/// Longest life of another server's access tokens, milliseconds: a day, as the longest of the large vendors.
+pub const OAUTH_LIFETIME_MOST_MS: u64 = 24 * 3_600 * 1_000;
+/// Shortest time without a refresh, milliseconds.
+pub const OAUTH_REFRESH_WITHIN_LEAST_MS: u64 = 60 * 1_000;
+/// Longest time without a refresh, milliseconds: half a year, the idle limit of Google's refresh tokens.
+pub const OAUTH_REFRESH_WITHIN_MOST_MS: u64 = 180 * 24 * 3_600 * 1_000;
+/// Time for which an authorization server's metadata are used again, milliseconds.
+pub const OAUTH_METADATA_MS: u64 = 600 * 1_000;
+/// Metadata that are kept, one for each upstream and version of its section.
+pub const OAUTH_METADATA_KEPT: usize = 1_024;
