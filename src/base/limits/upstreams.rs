@@ -14,6 +14,16 @@ pub const UPSTREAM_ROOTS_FILE_BYTES: usize = 256 * 1024;
 pub const UPSTREAM_SECRET_BYTES: usize = 8 * 1024;
 /// Longest text with the terms of a lease, bytes: an address and a few names.
 pub const LEASE_TERMS_BYTES: usize = 2 * 1024;
+/// Longest time of one HTTPS request to an upstream after connecting, until its answer is complete, milliseconds. Together with
+/// `UPSTREAM_CONNECT_MS` twice, for connecting and for TLS, below `LEASE_MAKE_MS`: a call ends by itself before the lease gives up on it.
+pub const UPSTREAM_CALL_MS: u64 = 9_000;
+/// Largest body of an upstream's answer to an HTTPS request, bytes. A token has some KB; a list of 100 repositories at GitHub has 700 KB, and
+/// connectors that read lists ask for fewer entries.
+pub const UPSTREAM_ANSWER_BYTES: usize = 256 * 1024;
+/// Largest body of an HTTPS request to an upstream, bytes: an assertion with its certificates, or 500 repositories.
+pub const UPSTREAM_REQUEST_BYTES: usize = 32 * 1024;
+/// Longest text of an upstream in an error, characters. Two fit into `LEASE_DETAIL_BYTES`.
+pub const UPSTREAM_TOLD_CHARACTERS: usize = 240;
 
 /// Longest time of one statement at PostgreSQL, milliseconds. Four fit into `LEASE_MAKE_MS`.
 pub const POSTGRES_STATEMENT_MS: u64 = 5_000;
