@@ -63,11 +63,26 @@ pub const OAUTH_TOKEN_BYTES: usize = 16 * 1024;
 pub const OAUTH_ASSERTION_SECONDS: u64 = 60;
 /// Longest life of another server's access tokens, milliseconds: a day, as the longest of the large vendors.
 pub const OAUTH_LIFETIME_MOST_MS: u64 = 24 * 3_600 * 1_000;
-/// Shortest time without a refresh, milliseconds.
-pub const OAUTH_REFRESH_WITHIN_LEAST_MS: u64 = 60 * 1_000;
-/// Longest time without a refresh, milliseconds: half a year, the idle limit of Google's refresh tokens.
-pub const OAUTH_REFRESH_WITHIN_MOST_MS: u64 = 180 * 24 * 3_600 * 1_000;
+/// Shortest idle limit of another server's refresh tokens, milliseconds. mayfly refreshes in half of it, and looks every `OAUTH_TEND_MS`.
+pub const OAUTH_IDLE_LIMIT_LEAST_MS: u64 = 60 * 1_000;
+/// Longest idle limit of another server's refresh tokens, milliseconds: half a year, as Google's.
+pub const OAUTH_IDLE_LIMIT_MOST_MS: u64 = 180 * 24 * 3_600 * 1_000;
 /// Time for which an authorization server's metadata are used again, milliseconds.
 pub const OAUTH_METADATA_MS: u64 = 600 * 1_000;
 /// Metadata that are kept, one for each upstream and version of its section.
 pub const OAUTH_METADATA_KEPT: usize = 1_024;
+/// How long a refresh may take, milliseconds: after that, another process may take over. Two connects and one call take at most
+/// `2 * UPSTREAM_CONNECT_MS + UPSTREAM_CALL_MS` for metadata and again for the token, and the clocks of two replicas differ.
+pub const OAUTH_REFRESH_MS: u64 = 2 * (2 * UPSTREAM_CONNECT_MS + UPSTREAM_CALL_MS) + 12_000;
+/// Pause between two looks at a grant that another process refreshes, milliseconds.
+pub const OAUTH_BUSY_LOOK_MS: u64 = 100;
+/// Pause between two looks for grants that must be refreshed before their idle limit, or revoked, milliseconds.
+pub const OAUTH_TEND_MS: u64 = 10_000;
+/// Shortest and longest pause after a refresh that failed for a reason that passes, milliseconds, where nobody waits for it.
+pub const OAUTH_TEND_RETRY_MIN_MS: u64 = 5_000;
+/// As `OAUTH_TEND_RETRY_MIN_MS`.
+pub const OAUTH_TEND_RETRY_MAX_MS: u64 = 300_000;
+/// Sign-ins that have begun and not ended, in one process.
+pub const OAUTH_SIGN_INS: usize = 64;
+/// How long a sign-in may take, milliseconds. As the codes of RFC 8628 usually live.
+pub const OAUTH_SIGN_IN_MS: u64 = 900 * 1_000;

@@ -142,9 +142,9 @@ pub struct OauthSettings {
     /// Parameters of the authorization request that the server wants besides, like `access_type`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub authorize: BTreeMap<String, String>,
-    /// The longest time without a refresh, as a duration. A grant that nobody uses is refreshed before the server's idle limit.
+    /// The time without use after which the server ends a refresh token, as a duration. A grant that nobody uses is refreshed in half of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub refresh_within: Option<String>,
+    pub idle_limit: Option<String>,
     /// `subject_token_type` (RFC 8693).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject_token_type: Option<String>,
@@ -210,8 +210,8 @@ pub fn read(section: &Section<'_>, around: &SettingsContext<'_>) -> Option<Value
     let scope_list = |key| optional(section, key, |f| each(f, 0, scope_name)).map(Option::unwrap_or_default);
     let (also_granted, sign_in_scopes) = (scope_list("also_granted"), scope_list("sign_in_scopes"));
     let authorize = optional(section, "authorize", |f| f.inside(|s| parameters(&s))).map(Option::unwrap_or_default);
-    let refresh_within = optional(section, "refresh_within", |f| {
-        duration(f, limits::OAUTH_REFRESH_WITHIN_LEAST_MS, limits::OAUTH_REFRESH_WITHIN_MOST_MS)
+    let idle_limit = optional(section, "idle_limit", |f| {
+        duration(f, limits::OAUTH_IDLE_LIMIT_LEAST_MS, limits::OAUTH_IDLE_LIMIT_MOST_MS)
     });
     let subject_token_type = optional(section, "subject_token_type", |f| f.text(limits::OAUTH_URL_BYTES));
     let subject = optional(section, "subject", |f| f.text(limits::OIDC_SUB_BYTES));
@@ -230,7 +230,7 @@ pub fn read(section: &Section<'_>, around: &SettingsContext<'_>) -> Option<Value
         also_granted: also_granted?,
         sign_in_scopes: sign_in_scopes?,
         authorize: authorize?,
-        refresh_within: refresh_within?,
+        idle_limit: idle_limit?,
         subject_token_type: subject_token_type?,
         subject: subject?,
         scopes: scopes?,
@@ -325,7 +325,7 @@ fn fits(settings: &OauthSettings, section: &Section<'_>, grant: &Field<'_>, arou
     let only = [
         ("sign_in_scopes", !settings.sign_in_scopes.is_empty(), GrantType::RefreshToken),
         ("authorize", !settings.authorize.is_empty(), GrantType::RefreshToken),
-        ("refresh_within", settings.refresh_within.is_some(), GrantType::RefreshToken),
+        ("idle_limit", settings.idle_limit.is_some(), GrantType::RefreshToken),
         ("authorization_endpoint", client.authorization_endpoint.is_some(), GrantType::RefreshToken),
         ("device_authorization_endpoint", client.device_authorization_endpoint.is_some(), GrantType::RefreshToken),
         ("subject_token_type", settings.subject_token_type.is_some(), GrantType::TokenExchange),
