@@ -23,6 +23,8 @@ pub mod keyring;
 pub mod kind;
 pub mod lease;
 pub mod minted;
+#[cfg(feature = "oauth")]
+mod oauth;
 #[cfg(feature = "postgres")]
 mod postgres;
 pub mod reference;

@@ -176,6 +176,11 @@ impl OauthClient {
         self.token_endpoint.as_deref().or(self.issuer.as_deref()).unwrap_or_default()
     }
 
+    /// The client for the terms of a lease: without what only a sign-in needs.
+    pub fn for_undoing(&self) -> OauthClient {
+        OauthClient { authorization_endpoint: None, device_authorization_endpoint: None, ..self.clone() }
+    }
+
     /// How long an access token lives at the most, milliseconds.
     pub fn lifetime_ms(&self) -> u64 {
         duration_ms(&self.lifetime).unwrap_or(limits::OAUTH_LIFETIME_MOST_MS)
@@ -346,6 +351,11 @@ fn fits(settings: &OauthSettings, section: &Section<'_>, grant: &Field<'_>, arou
     if client.token_endpoint.is_some() && client.revocation_endpoint.is_none() && !client.irrevocable {
         let what = "names a token_endpoint and no revocation_endpoint, so that no token could be revoked";
         return grant.wrong(what, "name the revocation_endpoint, or consent with irrevocable = true");
+    }
+    let terms = serde_json::to_string(&client.for_undoing()).unwrap_or_default();
+    if terms.len() > limits::LEASE_TERMS_BYTES {
+        let what = format!("is of a client whose settings have {} bytes", terms.len());
+        return grant.wrong(what, format!("at most {}: shorter URLs", limits::LEASE_TERMS_BYTES));
     }
     Some(())
 }
