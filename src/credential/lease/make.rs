@@ -60,7 +60,9 @@ impl<D: LeaseLedger> LeaseDriver<D> {
         let system = self.system.clone();
         let mut making = self.queue.making(lease, move || system.steady());
         self.open(lease, &named, &parts.draft, &parts.author).await?;
-        let order = MintOrder { passwords: key.as_deref(), ..order(credential, lease, Some(&named), &parts) };
+        let keeper = self.keeper(&*remote, lease);
+        let order = order(credential, lease, Some(&named), &parts);
+        let order = MintOrder { passwords: key.as_deref(), keeper: keeper.as_ref(), ..order };
         let made = self.ask(&*remote, &order, &mut making).await;
         drop(place);
         let made = fitting(kind, made.map_err(|e| failed(kind, &e.to_string()))?)?;
@@ -124,6 +126,12 @@ impl<D: LeaseLedger> LeaseDriver<D> {
             Ok(made) => made,
             Err(_) => Err(MakeError::Unknown(format!("it took longer than {} ms", self.timing().make_ms))),
         };
+        let made = match made {
+            Ok(_) if order.keeper.is_some_and(|keeper| !keeper.has_kept()) => {
+                Err(MakeError::Unknown("the secret that undoes the credential was not sealed".to_owned()))
+            }
+            made => made,
+        };
         match &made {
             Ok(_) => making.fate = CreationResult::Made,
             Err(MakeError::Refused(_)) => making.fate = CreationResult::NeverMade,
@@ -142,5 +150,16 @@ fn order<'a>(
 ) -> MintOrder<'a> {
     let (handle, terms) = named.map_or(("", ""), |named| (named.handle.as_str(), named.terms.as_str()));
     let (audience, base_url, settings) = (&*parts.audience, &*parts.base_url, &*parts.settings);
-    MintOrder { credential, lease, handle, issued: &parts.draft, audience, base_url, settings, terms, passwords: None }
+    MintOrder {
+        credential,
+        lease,
+        handle,
+        issued: &parts.draft,
+        audience,
+        base_url,
+        settings,
+        terms,
+        passwords: None,
+        keeper: None,
+    }
 }

@@ -172,13 +172,13 @@ impl WorkerQueue {
         agenda.undo(lease, upstream, entry.next_at);
     }
 
-    /// The lease is undone and has to be checked once more at `at`.
-    pub fn later(&self, lease: LeaseId, upstream: &str, at: u64) {
+    /// The lease has to be checked once more at `at`. `why`: for operators.
+    pub fn later(&self, lease: LeaseId, upstream: &str, at: u64, why: String) {
         let mut inner = self.inner.lock();
         let Inner { entries, agenda } = &mut *inner;
         let entry = entries.entry(lease).or_default();
         entry.next_at = at;
-        entry.last = "undone; watched until no request can arrive late".to_owned();
+        entry.last = why;
         agenda.undo(lease, upstream, at);
     }
 

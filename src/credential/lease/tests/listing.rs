@@ -36,7 +36,7 @@ async fn pauses_grow_and_a_retry_does_not_wait() {
     let leases = LeaseDriver::new(
         process.disk.clone(),
         connectors(process.leases.connectors.remotes.clone(), slow),
-        Default::default(),
+        (Default::default(), UndoSecrets::default()),
         System::real(),
     );
     process.exchange(async |_| ()).await.map_err(|e| e.to_string()).unwrap();
@@ -62,7 +62,7 @@ async fn a_kind_that_nobody_serves_is_refused_and_its_leases_are_listed() {
     let bare = LeaseDriver::new(
         process.disk.clone(),
         connectors(UpstreamConnectors::default(), TIMING),
-        Default::default(),
+        (Default::default(), UndoSecrets::default()),
         System::real(),
     );
     assert_eq!(reason(bare.mint(process.grant(), 1).await), Reason::NotServed);
@@ -79,7 +79,7 @@ async fn as_many_are_made_at_once_as_is_set() {
     let (server, process) = fresh(Life::of(u64::MAX)).await;
     let places = LeaseConcurrency { making_per_upstream: 1, ..LeaseConcurrency::default() };
     let connectors = ConnectorSettings { places, ..connectors(process.leases.connectors.remotes.clone(), TIMING) };
-    let leases = LeaseDriver::new(process.disk.clone(), connectors, Default::default(), System::real());
+    let leases = LeaseDriver::new(process.disk.clone(), connectors, (Default::default(), UndoSecrets::default()), System::real());
     server.shared.lock().wrong = [("MAKE", vec![Wrong::IsSlow])].into();
     let both = tokio::join!(leases.mint(process.grant(), 1), leases.mint(process.grant(), 2));
     let no = match both {
