@@ -105,6 +105,9 @@ pub struct UpstreamCredential {
     pub answer: CredentialMaterial,
     /// The credential cannot be revoked before its expiry. Allowed only where the registration consents.
     pub irrevocable: bool,
+    /// When the credential ends by itself, if the upstream decides that: a credential is never said to live longer. `None`: not before the
+    /// expiry that was asked for.
+    pub ends_at: Option<Millis>,
 }
 
 /// Why a credential was not made.
@@ -173,6 +176,12 @@ pub trait UpstreamConnector: Send + Sync + 'static {
     /// dropped if the caller disconnects. If the answer is lost all the same, `undo` is not called: the lease stays listed until
     /// [`UpstreamHandle::ends_at`].
     fn undoes_by_secret(&self) -> bool {
+        false
+    }
+
+    /// Whether a credential of these terms cannot be revoked, so that undoing is to wait until [`UpstreamHandle::ends_at`]. Only where the
+    /// registration consents.
+    fn is_irrevocable(&self, _terms: &str) -> bool {
         false
     }
 

@@ -111,7 +111,7 @@ impl UpstreamConnector for Accounts {
             self.tell("AGAIN", order.handle).await;
             match self.kind {
                 CredentialKind::Postgres => {
-                    Ok(RepeatResponse::Same(UpstreamCredential { answer: self.answer(order.handle), irrevocable: false }))
+                    Ok(RepeatResponse::Same(UpstreamCredential { answer: self.answer(order.handle), irrevocable: false, ends_at: None }))
                 }
                 _ => Ok(RepeatResponse::Replace),
             }

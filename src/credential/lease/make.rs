@@ -15,6 +15,7 @@ use mayfly_base::refusal::{Error, Fault, Reason, Refusal};
 use mayfly_ledger::record::{Author, CredentialIssued, Event, KeyPurpose, LeaseOpened, Record};
 use mayfly_ledger::state::id_for;
 use mayfly_policy::grant::{Grant, GrantParts};
+use mayfly_policy::lifetime::LifetimeBound;
 use mayfly_verify::seq::{CredentialId, LeaseId};
 
 /// Refuses an irrevocable credential of a kind that is always revocable; an upstream's answer must not change that.
@@ -66,6 +67,13 @@ impl<D: LeaseLedger> LeaseDriver<D> {
         let made = self.ask(&*remote, &order, &mut making).await;
         drop(place);
         let made = fitting(kind, made.map_err(|e| failed(kind, &e.to_string()))?)?;
+        if let Some(ends_at) = made.ends_at.filter(|end| end.0 < parts.draft.expires_at) {
+            parts.draft.expires_at = ends_at.0;
+            parts.draft.bound = LifetimeBound::Upstream as u32;
+        }
+        if parts.draft.expires_at < parts.draft.issued_at.saturating_add(limits::CREDENTIAL_LIFE_LEFT_MS) {
+            return Err(Error::Refusal(Refusal::new(Reason::NoLifeLeft, "the upstream's credential ends in less than a second")));
+        }
         let novelty = if parts.draft.replaces.is_empty() { Novelty::New } else { Novelty::Replaced };
         let summary = summary(&parts.draft, credential, kind, parts.revision, novelty, made.irrevocable)?;
         let lapse = OutcomeReporter::new(move |outcome| making.end(outcome));

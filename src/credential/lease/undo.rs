@@ -245,6 +245,11 @@ impl<D: LeaseLedger> LeaseDriver<D> {
                 return self.close(id, LeaseEnd::Undone, "it ended by itself at the upstream", cause).await;
             }
             secret = self.secrets.of(id).await.map_err(|fault| format!("its secret for undoing: {fault}"))?;
+            if remote.is_irrevocable(order.terms) {
+                let (wait, end) = (lease.ends_at.since(self.durable.now()), lease.ends_at);
+                let why = format!("the registration consents to credentials that cannot be revoked: it ends by itself at {end} at the latest");
+                return Ok(UndoResult::Watch(wait, why));
+            }
             if secret.is_none() {
                 return self.lost(lease);
             }

@@ -160,8 +160,7 @@ mod tests {
         let pair = rcgen::KeyPair::generate().unwrap();
         let pem = pair.serialize_pem();
         let token = assertion(AssertionAlgorithm::Es256).sign(&pem, &system).unwrap();
-        let public = pair.public_key_pem();
-        let claims = checked(&token, &DecodingKey::from_ec_pem(public.as_bytes()).unwrap(), Algorithm::ES256);
+        let claims = checked(&token, &DecodingKey::from_ec_der(pair.public_key_raw()), Algorithm::ES256);
         assert_eq!(p256_public(&pem).len(), 65);
         assert_eq!((&claims["iss"], &claims["sub"]), (&"client".into(), &"client".into()));
         assert_eq!(claims["exp"].as_u64().unwrap() - claims["iat"].as_u64().unwrap(), limits::OAUTH_ASSERTION_SECONDS);
@@ -170,8 +169,7 @@ mod tests {
 
         let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
         let token = assertion(AssertionAlgorithm::Rs256).sign(&pair.serialize_pem(), &system).unwrap();
-        let public = pair.public_key_pem();
-        checked(&token, &DecodingKey::from_rsa_pem(public.as_bytes()).unwrap(), Algorithm::RS256);
+        checked(&token, &DecodingKey::from_rsa_der(pair.public_key_raw()), Algorithm::RS256);
     }
 
     #[test]

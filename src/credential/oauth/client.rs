@@ -361,7 +361,8 @@ fn read_secret(
         ClientAuth::ClientSecretBasic | ClientAuth::ClientSecretPost => Ok((ClientSecret::Secret(one("client_secret")?), tls)),
         ClientAuth::PrivateKeyJwt => Ok((ClientSecret::Key(one("private_key")?), tls)),
         ClientAuth::TlsClientAuth => {
-            let (certificate, key) = (one("certificate")?, one("private_key")?);
+            let both = access.secrets(upstream, client.server(), &["certificate", "private_key"]).map_err(|e| e.to_string())?;
+            let [certificate, key] = both.as_slice() else { return Err(format!("{upstream}.toml has not both secrets")) };
             let wrong = |what: &str| format!("{upstream}.toml: {what}");
             let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect();
             let chain = chain.map_err(|_| wrong("certificate has a PEM section that is cut off"))?;

@@ -33,7 +33,6 @@ use crate::{CredentialKind, CredentialMaterial, IssuedToken};
 use mayfly_base::limits;
 use mayfly_ledger::upstream::registry::Kind;
 use mayfly_ledger::upstream::settings::SettingsReader;
-use mayfly_verify::seq::Millis;
 
 /// The line of the kind in the table of connectors.
 pub const ENTRY: ConnectorEntry = ConnectorEntry {

@@ -270,7 +270,7 @@ fn client(section: &Section<'_>) -> Option<OauthClient> {
     let assertion_alg = optional(section, "assertion_alg", |f| f.one_of(ALGORITHMS)).map(Option::unwrap_or_default);
     let key_id = optional(section, "key_id", |f| f.text(limits::NAME_BYTES));
     let assertion_audience = optional(section, "assertion_audience", |f| f.text(limits::OAUTH_URL_BYTES));
-    let irrevocable = optional(section, "irrevocable", Field::boolean).map(Option::unwrap_or_default);
+    let irrevocable = optional(section, "irrevocable", |f| f.boolean()).map(Option::unwrap_or_default);
     let lifetime = optional(section, "lifetime", |f| {
         duration(f, limits::CREDENTIAL_TTL_MIN_MS, limits::OAUTH_LIFETIME_MOST_MS)
     });
