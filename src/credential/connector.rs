@@ -14,7 +14,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::Zeroizing;
 
 use super::keyring::LoadedKey;
-use super::lease::UndoSecretKeeper;
+use super::lease::{SealedValues, UndoSecretKeeper};
+use super::sign_in::UpstreamSignIn;
 use super::{CredentialKind, CredentialMaterial};
 use mayfly_ledger::record;
 use mayfly_ledger::state::Lease;
@@ -179,6 +180,14 @@ pub trait UpstreamConnector: Send + Sync + 'static {
         false
     }
 
+    /// Gives the connector the server's store for values of its own, once, before anything else is asked.
+    fn keep_in(&self, _values: &Arc<SealedValues>) {}
+
+    /// The part for upstreams that a person connects once, by signing in there.
+    fn sign_in(&self) -> Option<&dyn UpstreamSignIn> {
+        None
+    }
+
     /// Whether a credential of these terms cannot be revoked, so that undoing is to wait until [`UpstreamHandle::ends_at`]. Only where the
     /// registration consents.
     fn is_irrevocable(&self, _terms: &str) -> bool {
@@ -206,6 +215,16 @@ impl UpstreamConnectors {
     pub fn with(mut self, remote: Arc<dyn UpstreamConnector>) -> UpstreamConnectors {
         self.by_kind.insert(remote.kind(), remote);
         self
+    }
+
+    /// As [`UpstreamConnector::keep_in`], for all kinds.
+    pub fn keep_in(&self, values: &Arc<SealedValues>) {
+        self.by_kind.values().for_each(|connector| connector.keep_in(values));
+    }
+
+    /// The parts for upstreams that people connect.
+    pub fn sign_ins(&self) -> impl Iterator<Item = &dyn UpstreamSignIn> {
+        self.by_kind.values().filter_map(|connector| connector.sign_in())
     }
 
     /// Whether a kind needs secrets for undoing.

@@ -28,6 +28,7 @@ mod oauth;
 #[cfg(feature = "postgres")]
 mod postgres;
 pub mod reference;
+pub mod sign_in;
 pub mod status_list;
 #[cfg(any(test, debug_assertions, feature = "testing"))]
 pub mod testing;

@@ -1,9 +1,11 @@
 //! The connectors of the shipped program on whole servers, against real upstreams: PostgreSQL from the system's packages, started on
-//! loopback in a temporary directory. Without PostgreSQL, the tests are reported as skipped.
+//! loopback in a temporary directory, and oidc-provider from npm. Without them, the tests are reported as skipped.
 
+mod authorization_server;
 mod cluster;
 mod gate;
 mod kills;
+mod oauth;
 mod postgres;
 mod rig;
 mod secrets;

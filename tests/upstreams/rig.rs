@@ -184,12 +184,15 @@ impl Rig {
 
     /// A task for the upstream.
     pub fn open(&self, upstream: &str) -> String {
+        self.open_for(upstream, &["orders:read", "orders:write"])
+    }
+
+    /// A task for the upstream with these scopes.
+    pub fn open_for(&self, upstream: &str, scopes: &[&str]) -> String {
+        let scopes = scopes.iter().map(|scope| (*scope).to_owned()).collect();
         let terms = pb::TaskTerms {
             purpose: "a test".into(),
-            upstreams: vec![pb::Allowance {
-                upstream: upstream.into(),
-                scopes: vec!["orders:read".into(), "orders:write".into()],
-            }],
+            upstreams: vec![pb::Allowance { upstream: upstream.into(), scopes }],
             ttl: Some(prost_types::Duration { seconds: 3600, nanos: 0 }),
             ..Default::default()
         };

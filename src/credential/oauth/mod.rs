@@ -2,8 +2,8 @@
 //!
 //! - [`settings`]: the section `[oauth]` of a registration. `template.toml`: a registration to start from.
 //! - [`metadata`]: the endpoints of the server. [`client`]: calls to it. [`assertion`]: what mayfly signs for it.
-//! - [`grant`]: the state machine of a refresh token. [`vault`]: the refresh tokens in the store, and who refreshes them. [`sign_in`]: how
-//!   somebody gives a grant.
+//! - [`grant`]: the state machine of a refresh token. [`vault`]: the refresh tokens in the store, and who refreshes them. [`refresh`]:
+//!   refreshing and revoking. [`connect`]: how somebody gives a grant.
 //!
 //! A token can be revoked only by who has it. So it is sealed, with its lease, before anybody is answered, and revoked by RFC 7009 when its
 //! credential ends ([`MintOrder::keeper`]). The request, and sealing its answer, run in a task of their own: a caller that disconnects does not
@@ -11,24 +11,33 @@
 
 mod assertion;
 mod client;
+mod connect;
 mod grant;
 mod metadata;
+mod refresh;
 mod settings;
+mod vault;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use self::client::{EndpointCache, OauthProblem, OauthSession, TokenAnswer, asked};
+use self::connect::SignIns;
+use self::refresh::TendRetry;
 use self::settings::{GrantType, OauthClient, OauthSettings};
+use self::vault::GrantVault;
 use crate::access::UpstreamAccess;
 use crate::connector::{
     ConnectorFuture, MakeError, MintOrder, RepeatResponse, UndoError, UndoOrder, UpstreamConnector, UpstreamCredential,
     UpstreamHandle,
 };
 use crate::connectors::ConnectorEntry;
-use crate::lease::UndoSecretKeeper;
+use crate::lease::{SealedValues, UndoSecretKeeper};
+use crate::sign_in::UpstreamSignIn;
 use crate::{CredentialKind, CredentialMaterial, IssuedToken};
 use mayfly_base::limits;
 use mayfly_ledger::upstream::registry::Kind;
@@ -37,7 +46,7 @@ use mayfly_ledger::upstream::settings::SettingsReader;
 /// The line of the kind in the table of connectors.
 pub const ENTRY: ConnectorEntry = ConnectorEntry {
     settings: SettingsReader { kind: Kind::Oauth, read: settings::read },
-    build: |access| Arc::new(OauthConnector(Arc::new(OauthCalls { access, endpoints: EndpointCache::default() }))),
+    build: |access| Arc::new(OauthConnector(Arc::new(OauthCalls::new(access)))),
     template: include_str!("template.toml"),
 };
 
@@ -48,6 +57,10 @@ struct OauthConnector(Arc<OauthCalls>);
 struct OauthCalls {
     access: UpstreamAccess,
     endpoints: EndpointCache,
+    vault: GrantVault,
+    sign_ins: SignIns,
+    /// Attempts that nobody waits for and that failed, by upstream.
+    tended: Mutex<HashMap<String, TendRetry>>,
 }
 
 /// What undoing needs of a token, sealed with its lease.
@@ -87,6 +100,16 @@ fn token_of(order: &UndoOrder<'_>) -> Result<Zeroizing<String>, UndoError> {
 }
 
 impl OauthCalls {
+    fn new(access: UpstreamAccess) -> OauthCalls {
+        OauthCalls {
+            access,
+            endpoints: EndpointCache::default(),
+            vault: GrantVault::default(),
+            sign_ins: SignIns::default(),
+            tended: Mutex::default(),
+        }
+    }
+
     async fn session(&self, upstream: &str, client: &OauthClient) -> Result<OauthSession, OauthProblem> {
         OauthSession::open(&self.access, &self.endpoints, upstream, client).await
     }
@@ -104,7 +127,8 @@ impl OauthCalls {
                 fields.extend(asked(&settings, &scope));
                 session.token(&fields).await?
             }
-            GrantType::RefreshToken | GrantType::TokenExchange | GrantType::JwtBearer => {
+            GrantType::RefreshToken => self.refresh(&session, &settings, &upstream, &sent.join(" ")).await?,
+            GrantType::TokenExchange | GrantType::JwtBearer => {
                 return Err(refused("this grant is not made by this version"));
             }
         };
@@ -269,6 +293,14 @@ impl UpstreamConnector for OauthConnector {
 
     fn undoes_by_secret(&self) -> bool {
         true
+    }
+
+    fn keep_in(&self, values: &Arc<SealedValues>) {
+        self.0.vault.begin(values.clone());
+    }
+
+    fn sign_in(&self) -> Option<&dyn UpstreamSignIn> {
+        Some(&*self.0)
     }
 
     fn is_irrevocable(&self, terms: &str) -> bool {

@@ -188,6 +188,11 @@ impl OauthClient {
 }
 
 impl OauthSettings {
+    /// The server's idle limit for refresh tokens, milliseconds.
+    pub fn idle_limit_ms(&self) -> Option<u64> {
+        self.idle_limit.as_deref().and_then(duration_ms)
+    }
+
     /// The scopes of the server for scopes of the registration, each once.
     pub fn sent(&self, scopes: &[String]) -> Vec<String> {
         let mut sent: Vec<String> = Vec::new();
