@@ -32,7 +32,8 @@ impl AuthorizationServer {
     /// A server whose access tokens live for so many seconds. `None` where Node or oidc-provider is not installed.
     pub fn start(life: u64) -> Option<AuthorizationServer> {
         let node = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/node");
-        let installed = node.join("node_modules/oidc-provider").exists() && Command::new("node").arg("--version").output().is_ok();
+        let installed =
+            node.join("node_modules/oidc-provider").exists() && Command::new("node").arg("--version").output().is_ok();
         if !installed {
             crate::skipped::skipped("oidc-provider is not installed (npm ci in tests/interop/node)");
             return None;

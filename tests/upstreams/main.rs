@@ -6,6 +6,7 @@ mod cluster;
 mod gate;
 mod kills;
 mod oauth;
+mod oauth_grants;
 mod postgres;
 mod rig;
 mod secrets;

@@ -87,13 +87,20 @@ impl Drop for WipedSource {
 impl UpstreamAccess {
     /// Reads the secret `key` of an upstream, for use at `target`, the registration's.
     pub fn secret(&self, upstream: &str, target: &str, key: &str) -> Result<Zeroizing<String>, SecretError> {
-        let mut all = self.secrets(upstream, target, &[key])?;
+        let mut all = self.secrets(upstream, target, &[key], &[])?;
         // There is one value for each key.
         Ok(all.pop().unwrap_or_default())
     }
 
-    /// As [`UpstreamAccess::secret`], for a file with several secrets: one value for each key, in order.
-    pub fn secrets(&self, upstream: &str, target: &str, keys: &[&str]) -> Result<Vec<Zeroizing<String>>, SecretError> {
+    /// As [`UpstreamAccess::secret`], for a file with several secrets: one value for each key, in order. `others`: keys that the file may have
+    /// besides, and that are not read.
+    pub fn secrets(
+        &self,
+        upstream: &str,
+        target: &str,
+        keys: &[&str],
+        others: &[&str],
+    ) -> Result<Vec<Zeroizing<String>>, SecretError> {
         let path = self.file(upstream, "toml")?;
         let text = read(&path, limits::UPSTREAM_SECRET_FILE_BYTES)?;
         let wrong = |what: &str| SecretError::Wrong { path: path.clone(), what: what.to_owned() };
@@ -117,6 +124,7 @@ impl UpstreamAccess {
         let read = |key: &&str| root.required(key).and_then(|f| f.lines(limits::UPSTREAM_SECRET_BYTES)).map(Zeroizing::new);
         let all: Vec<Option<Zeroizing<String>>> = keys.iter().map(read).collect();
         let secrets: Option<Vec<Zeroizing<String>>> = all.into_iter().collect();
+        others.iter().for_each(|key| drop(root.optional(key)));
         root.finish();
         let (bound, secrets) = document.finish(bound.zip(secrets)).map_err(told)?;
         let origin = |url: &str| target_url(url).and_then(|url| origin(&url).map(str::to_owned));

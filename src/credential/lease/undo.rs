@@ -247,7 +247,9 @@ impl<D: LeaseLedger> LeaseDriver<D> {
             secret = self.secrets.of(id).await.map_err(|fault| format!("its secret for undoing: {fault}"))?;
             if remote.is_irrevocable(order.terms) {
                 let (wait, end) = (lease.ends_at.since(self.durable.now()), lease.ends_at);
-                let why = format!("the registration consents to credentials that cannot be revoked: it ends by itself at {end} at the latest");
+                let why = format!(
+                    "the registration consents to credentials that cannot be revoked: it ends by itself at {end} at the latest"
+                );
                 return Ok(UndoResult::Watch(wait, why));
             }
             if secret.is_none() {

@@ -143,6 +143,11 @@ impl OauthSession {
         Ok(OauthSession { https, client, endpoints, upstream: upstream.to_owned(), secret, system })
     }
 
+    /// Whether the registration consents to access tokens that are not revoked.
+    pub fn is_irrevocable(&self) -> bool {
+        self.client.irrevocable
+    }
+
     /// Asks for a token.
     pub async fn token(&self, fields: &[FormField<'_>]) -> Result<TokenAnswer, OauthProblem> {
         let answer = self.https.call(self.request(&self.endpoints.token, fields)?).await?;
@@ -254,9 +259,11 @@ impl OauthSession {
         let Some(access_token) = access_token.filter(|token| !token.is_empty()) else {
             return Err(unclear("its answer (status 200) has no access_token".to_owned()));
         };
-        let too_long = |token: &Zeroizing<String>| token.len() > limits::OAUTH_TOKEN_BYTES || !token.bytes().all(|b| b.is_ascii_graphic());
+        let too_long =
+            |token: &Zeroizing<String>| token.len() > limits::OAUTH_TOKEN_BYTES || !token.bytes().all(|b| b.is_ascii_graphic());
         if too_long(&access_token) || refresh_token.as_ref().is_some_and(too_long) {
-            let what = format!("its token has more than {} bytes, or characters that no header may have", limits::OAUTH_TOKEN_BYTES);
+            let what =
+                format!("its token has more than {} bytes, or characters that no header may have", limits::OAUTH_TOKEN_BYTES);
             return Err(unclear(what));
         }
         if told.token_type.as_deref().is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer")) {
@@ -265,7 +272,9 @@ impl OauthSession {
         // Some servers write the number as a text.
         let expires_in = match told.expires_in {
             None | Some(Value::Null) => None,
-            Some(Value::Number(number)) => Some(number.as_u64().ok_or_else(|| unclear("expires_in is no number of seconds".to_owned()))?),
+            Some(Value::Number(number)) => {
+                Some(number.as_u64().ok_or_else(|| unclear("expires_in is no number of seconds".to_owned()))?)
+            }
             Some(Value::String(text)) => {
                 Some(text.parse().map_err(|_| unclear("expires_in is no number of seconds".to_owned()))?)
             }
@@ -299,9 +308,10 @@ impl OauthSession {
                 OauthProblem::Refused { error, told: format!("{attempt}: it answered {status}{described}{mend}") }
             }
             (300..=399, _) => OauthProblem::NotAsked(format!("{attempt}: it answered {status}: mayfly follows no redirect")),
-            (400..=499, None) => {
-                OauthProblem::Refused { error: format!("status {status}"), told: format!("{attempt}: it answered without an error of OAuth") }
-            }
+            (400..=499, None) => OauthProblem::Refused {
+                error: format!("status {status}"),
+                told: format!("{attempt}: it answered without an error of OAuth"),
+            },
             _ => OauthProblem::Unclear(format!("{attempt}: it answered {status}")),
         }
     }
@@ -309,7 +319,10 @@ impl OauthSession {
     /// What mends an error of RFC 6749, section 5.2.
     fn remedy(&self, error: &str) -> String {
         let what = match error {
-            "invalid_client" => format!("compare client_id and client_auth, and the secret in {}.toml, with the client at the server", self.upstream),
+            "invalid_client" => format!(
+                "compare client_id and client_auth, and the secret in {}.toml, with the client at the server",
+                self.upstream
+            ),
             "unauthorized_client" => "allow the client this grant at the server".to_owned(),
             "unsupported_grant_type" => "the server does not have this grant: choose another one as grant".to_owned(),
             "invalid_scope" => "allow the client these scopes at the server, or map them in [[oauth.scopes]]".to_owned(),
@@ -348,20 +361,37 @@ impl EndpointCache {
     }
 }
 
+/// The keys that the secret file of an upstream may have: of the client's authentication, and of the grant.
+const SECRET_KEYS: &[&str] = &["client_secret", "private_key", "certificate", "subject_token", "assertion_key"];
+
+/// Reads a secret of the grant itself: a token to be exchanged, or the key of an assertion.
+pub async fn grant_secret(
+    access: &UpstreamAccess,
+    upstream: &str,
+    client: &OauthClient,
+    key: &'static str,
+) -> Result<Zeroizing<String>, OauthProblem> {
+    let (access, upstream, server) = (access.clone(), upstream.to_owned(), client.server().to_owned());
+    let read = tokio::task::spawn_blocking(move || access.secrets(&upstream, &server, &[key], SECRET_KEYS)).await;
+    let mut all = read.map_err(|e| OauthProblem::NotAsked(e.to_string()))?.map_err(|e| OauthProblem::NotAsked(e.to_string()))?;
+    Ok(all.pop().unwrap_or_default())
+}
+
 /// Reads the secret that the client's authentication needs, and the configuration of TLS.
 fn read_secret(
     access: &UpstreamAccess,
     upstream: &str,
     client: &OauthClient,
 ) -> Result<(ClientSecret, Arc<rustls::ClientConfig>), String> {
-    let one = |key: &str| access.secret(upstream, client.server(), key).map_err(|e| e.to_string());
+    let read = |keys: &[&str]| access.secrets(upstream, client.server(), keys, SECRET_KEYS).map_err(|e| e.to_string());
+    let one = |key: &str| read(&[key]).map(|mut all| all.pop().unwrap_or_default());
     let tls = access.tls(upstream)?;
     match client.client_auth {
         ClientAuth::None => Ok((ClientSecret::None, tls)),
         ClientAuth::ClientSecretBasic | ClientAuth::ClientSecretPost => Ok((ClientSecret::Secret(one("client_secret")?), tls)),
         ClientAuth::PrivateKeyJwt => Ok((ClientSecret::Key(one("private_key")?), tls)),
         ClientAuth::TlsClientAuth => {
-            let both = access.secrets(upstream, client.server(), &["certificate", "private_key"]).map_err(|e| e.to_string())?;
+            let both = read(&["certificate", "private_key"])?;
             let [certificate, key] = both.as_slice() else { return Err(format!("{upstream}.toml has not both secrets")) };
             let wrong = |what: &str| format!("{upstream}.toml: {what}");
             let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect();

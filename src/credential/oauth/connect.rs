@@ -62,7 +62,9 @@ fn settings_of(upstream: &Upstream) -> Result<OauthSettings, SignInError> {
     let settings = section.and_then(|section| serde_json::from_value::<OauthSettings>(section.clone()).ok());
     settings.filter(|settings| settings.grant == GrantType::RefreshToken).ok_or_else(|| {
         let name = &upstream.name;
-        SignInError::NotForThis(format!("nobody signs in to upstream {name}: its registration has no [oauth] with grant = \"refresh_token\""))
+        SignInError::NotForThis(format!(
+            "nobody signs in to upstream {name}: its registration has no [oauth] with grant = \"refresh_token\""
+        ))
     })
 }
 
@@ -131,7 +133,8 @@ impl OauthCalls {
         query.extend(settings.authorize.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         let mut url = endpoint.to_owned();
         url.push(if endpoint.contains('?') { '&' } else { '?' });
-        let pairs: Vec<String> = query.iter().map(|(name, value)| format!("{}={}", &*form_encoded(name), &*form_encoded(value))).collect();
+        let pairs: Vec<String> =
+            query.iter().map(|(name, value)| format!("{}={}", &*form_encoded(name), &*form_encoded(value))).collect();
         url.push_str(&pairs.join("&"));
         let prompt = SignInPrompt {
             id: id.to_owned(),
@@ -168,10 +171,8 @@ impl OauthCalls {
                 session.token(&fields).await
             }
             (PendingCode::Device { code, .. }, None) => {
-                let fields = [
-                    ("grant_type", "urn:ietf:params:oauth:grant-type:device_code", false),
-                    ("device_code", code.as_str(), true),
-                ];
+                let fields =
+                    [("grant_type", "urn:ietf:params:oauth:grant-type:device_code", false), ("device_code", code.as_str(), true)];
                 session.token(&fields).await
             }
             _ => return Err(SignInError::NotForThis("a browser's sign-in needs its code, and a device's has none".to_owned())),
@@ -181,16 +182,22 @@ impl OauthCalls {
                 self.sign_ins.0.lock().remove(id);
                 self.connected(&session, &pending, answer).await
             }
-            Err(OauthProblem::Refused { error, .. }) if error == "authorization_pending" => Ok(SignInProgress::Pending(interval(&pending))),
+            Err(OauthProblem::Refused { error, .. }) if error == "authorization_pending" => {
+                Ok(SignInProgress::Pending(interval(&pending)))
+            }
             Err(OauthProblem::Refused { error, .. }) if error == "slow_down" => {
                 let slower = interval(&pending).saturating_add(DEVICE_INTERVAL).min(DEVICE_INTERVAL_MOST);
-                if let Some(PendingSignIn { waits_for: PendingCode::Device { interval, .. }, .. }) = self.sign_ins.0.lock().get_mut(id) {
+                if let Some(PendingSignIn { waits_for: PendingCode::Device { interval, .. }, .. }) =
+                    self.sign_ins.0.lock().get_mut(id)
+                {
                     *interval = slower;
                 }
                 Ok(SignInProgress::Pending(slower))
             }
             // A device asks again after an error that passes.
-            Err(OauthProblem::Unclear(_) | OauthProblem::NotAsked(_)) if code.is_none() => Ok(SignInProgress::Pending(interval(&pending))),
+            Err(OauthProblem::Unclear(_) | OauthProblem::NotAsked(_)) if code.is_none() => {
+                Ok(SignInProgress::Pending(interval(&pending)))
+            }
             Err(problem) => {
                 self.sign_ins.0.lock().remove(id);
                 Err(failed(problem))
@@ -199,10 +206,17 @@ impl OauthCalls {
     }
 
     /// Keeps the grant of a sign-in. Its access token is not needed.
-    async fn connected(&self, session: &OauthSession, pending: &PendingSignIn, answer: TokenAnswer) -> Result<SignInProgress, SignInError> {
+    async fn connected(
+        &self,
+        session: &OauthSession,
+        pending: &PendingSignIn,
+        answer: TokenAnswer,
+    ) -> Result<SignInProgress, SignInError> {
         let TokenAnswer { access_token, scope, refresh_token, .. } = answer;
         let Some(refresh_token) = refresh_token else {
-            let _ = session.revoke(&access_token, "access_token").await;
+            if !session.is_irrevocable() {
+                let _ = session.revoke(&access_token, "access_token").await;
+            }
             return Err(failed(
                 "the server gave no refresh token; to mend it: ask for one by sign_in_scopes (offline_access) or authorize (access_type), and \
                  allow the client the grant refresh_token",
@@ -281,14 +295,8 @@ async fn device(
         return Err(failed("the answer of the device authorization endpoint is malformed"));
     }
     let interval = told.interval.unwrap_or(DEVICE_INTERVAL).clamp(1, DEVICE_INTERVAL_MOST);
-    let prompt = SignInPrompt {
-        id: id.to_owned(),
-        url,
-        user_code: told.user_code,
-        interval,
-        issuer: String::new(),
-        state: String::new(),
-    };
+    let prompt =
+        SignInPrompt { id: id.to_owned(), url, user_code: told.user_code, interval, issuer: String::new(), state: String::new() };
     Ok((prompt, PendingCode::Device { code: Zeroizing::new(told.device_code), interval }))
 }
 

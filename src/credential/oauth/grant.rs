@@ -197,7 +197,8 @@ impl StoredGrant {
     /// Ends a refresh that the server answered. `sealed`: the new refresh token; `None`: the old one stays valid.
     pub fn refreshed(&self, id: &str, sealed: Option<String>, now: Millis) -> Result<(StoredGrant, Refreshed), LostPlace> {
         self.held_by(id)?;
-        let mut next = StoredGrant { holder: None, refreshed_at: now, trouble: String::new(), trouble_since: Millis(0), ..self.clone() };
+        let mut next =
+            StoredGrant { holder: None, refreshed_at: now, trouble: String::new(), trouble_since: Millis(0), ..self.clone() };
         if let Some(sealed) = sealed {
             next.sealed = sealed;
             next.generation += 1;

@@ -41,7 +41,11 @@ fn a_holder_that_was_killed_gives_way_after_its_time_and_changes_nothing_if_it_c
     let taken = held.hold("b", later, GrantPhase::Connected).unwrap();
     assert_eq!(taken.sealed, "r1", "the old token is tried again");
     assert_eq!(taken.refreshed("a", Some("r2".into()), later), Err(LostPlace));
-    assert_eq!(taken.failed("a", true, "invalid_grant", later), Err(LostPlace), "it was said of a token that is not ours any more");
+    assert_eq!(
+        taken.failed("a", true, "invalid_grant", later),
+        Err(LostPlace),
+        "it was said of a token that is not ours any more"
+    );
     // A clock that was set back by a year keeps nobody out.
     assert!(held.hold("b", Millis(1), GrantPhase::Connected).is_err());
     let ahead = StoredGrant { holder: Some(RefreshHolder { id: "a".into(), until: Millis(u64::MAX) }), ..grant() };
@@ -54,7 +58,8 @@ fn only_the_servers_own_word_ends_a_grant() {
     let held = grant().hold("a", now, GrantPhase::Connected).unwrap();
     let hurt = held.failed("a", false, "it answered 503", now).unwrap();
     assert_eq!((hurt.phase, hurt.sealed.as_str(), hurt.trouble_since), (GrantPhase::Connected, "r1", now));
-    let again = hurt.hold("b", now.plus(9), GrantPhase::Connected).unwrap().failed("b", false, "it answered 502", now.plus(9)).unwrap();
+    let again =
+        hurt.hold("b", now.plus(9), GrantPhase::Connected).unwrap().failed("b", false, "it answered 502", now.plus(9)).unwrap();
     assert_eq!((again.trouble.as_str(), again.trouble_since), ("it answered 502", now), "since the first failure");
     let over = held.failed("a", true, "invalid_grant", now.plus(1)).unwrap();
     assert_eq!((over.phase, over.sealed.as_str(), over.trouble_since), (GrantPhase::SignInAgain, "", now.plus(1)));

@@ -78,11 +78,14 @@ pub async fn discover(https: &UpstreamHttps, client: &OauthClient) -> Result<Ser
             status => return Err(format!("{url} answered {status}, expected 200")),
         }
     }
-    Err(format!("{issuer} has no metadata: {missing}; to mend it: name token_endpoint and revocation_endpoint in the registration"))
+    Err(format!(
+        "{issuer} has no metadata: {missing}; to mend it: name token_endpoint and revocation_endpoint in the registration"
+    ))
 }
 
 fn parse(document: &[u8], client: &OauthClient, issuer: &str) -> Result<ServerEndpoints, String> {
-    let told: Metadata = serde_json::from_slice(document).map_err(|e| format!("is no metadata of an authorization server: {e}"))?;
+    let told: Metadata =
+        serde_json::from_slice(document).map_err(|e| format!("is no metadata of an authorization server: {e}"))?;
     if told.issuer != issuer {
         let said = one_line(&cut(&told.issuer, limits::NAME_BYTES));
         return Err(format!("says that its issuer is {said:?}: it must be {issuer:?}, byte for byte (RFC 8414, section 3.3)"));
@@ -97,7 +100,9 @@ fn parse(document: &[u8], client: &OauthClient, issuer: &str) -> Result<ServerEn
                 _ => return Err(format!("has {key} {shown:?}, which is no https URL")),
             }
             match secret && !same_origin(&url, issuer) {
-                true => Err(format!("has {key} {shown:?}, at another host or port than the issuer; if that is right: name it in the registration, as {key}")),
+                true => Err(format!(
+                    "has {key} {shown:?}, at another host or port than the issuer; if that is right: name it in the registration, as {key}"
+                )),
                 false => Ok(Some(url)),
             }
         }
@@ -124,7 +129,8 @@ mod tests {
     use serde_json::json;
 
     fn client() -> OauthClient {
-        let client = json!({ "issuer": "https://as.example/t", "client_id": "c", "client_auth": "client_secret_basic", "lifetime": "1h" });
+        let client =
+            json!({ "issuer": "https://as.example/t", "client_id": "c", "client_auth": "client_secret_basic", "lifetime": "1h" });
         serde_json::from_value(client).unwrap()
     }
 

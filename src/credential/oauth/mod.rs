@@ -25,7 +25,8 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use self::client::{EndpointCache, OauthProblem, OauthSession, TokenAnswer, asked};
+use self::assertion::Assertion;
+use self::client::{EndpointCache, OauthProblem, OauthSession, TokenAnswer, asked, grant_secret};
 use self::connect::SignIns;
 use self::refresh::TendRetry;
 use self::settings::{GrantType, OauthClient, OauthSettings};
@@ -95,7 +96,8 @@ fn client_of(terms: &str) -> Result<OauthClient, UndoError> {
 /// The token of a lease.
 fn token_of(order: &UndoOrder<'_>) -> Result<Zeroizing<String>, UndoError> {
     let secret = order.secret.ok_or_else(|| UndoError("its token is not sealed with the lease".to_owned()))?;
-    let sealed: SealedToken = serde_json::from_slice(secret).map_err(|_| UndoError("its sealed token cannot be read".to_owned()))?;
+    let sealed: SealedToken =
+        serde_json::from_slice(secret).map_err(|_| UndoError("its sealed token cannot be read".to_owned()))?;
     Ok(Zeroizing::new(sealed.token))
 }
 
@@ -128,11 +130,54 @@ impl OauthCalls {
                 session.token(&fields).await?
             }
             GrantType::RefreshToken => self.refresh(&session, &settings, &upstream, &sent.join(" ")).await?,
-            GrantType::TokenExchange | GrantType::JwtBearer => {
-                return Err(refused("this grant is not made by this version"));
-            }
+            GrantType::TokenExchange => self.exchange(&session, &settings, &upstream, &sent.join(" ")).await?,
+            GrantType::JwtBearer => self.assert(&session, &settings, &upstream, &sent.join(" ")).await?,
         };
         self.hand_out(&session, &settings, &sent, answer, (&keeper, base_url)).await
+    }
+
+    /// RFC 8693: exchanges the token of the secret file.
+    async fn exchange(
+        &self,
+        session: &OauthSession,
+        settings: &OauthSettings,
+        upstream: &str,
+        scope: &str,
+    ) -> Result<TokenAnswer, OauthProblem> {
+        let subject = grant_secret(&self.access, upstream, &settings.client, "subject_token").await?;
+        let mut fields = vec![
+            ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange", false),
+            ("subject_token", subject.as_str(), true),
+            ("subject_token_type", settings.subject_token_type.as_deref().unwrap_or_default(), false),
+            ("requested_token_type", "urn:ietf:params:oauth:token-type:access_token", false),
+        ];
+        fields.extend(asked(settings, scope));
+        session.token(&fields).await
+    }
+
+    /// RFC 7523: an assertion by the key of the secret file.
+    async fn assert(
+        &self,
+        session: &OauthSession,
+        settings: &OauthSettings,
+        upstream: &str,
+        scope: &str,
+    ) -> Result<TokenAnswer, OauthProblem> {
+        let key = grant_secret(&self.access, upstream, &settings.client, "assertion_key").await?;
+        let assertion = Assertion {
+            issuer: &settings.client.client_id,
+            subject: settings.subject.as_deref().unwrap_or_default(),
+            audience: &session.endpoints.assertion_audience,
+            // Google's service accounts read the scopes here.
+            scope: Some(scope).filter(|scope| !scope.is_empty()),
+            algorithm: settings.client.assertion_alg,
+            key_id: settings.client.key_id.as_deref(),
+        };
+        let signed = session.assertion(&assertion, &key)?;
+        let mut fields =
+            vec![("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer", false), ("assertion", signed.as_str(), true)];
+        fields.extend(asked(settings, scope));
+        session.token(&fields).await
     }
 
     /// Checks the token, and seals it. A token that cannot be handed out is revoked at once.
@@ -180,7 +225,9 @@ impl OauthCalls {
 
     /// Uses a token in the least way.
     async fn use_once(&self, order: &MintOrder<'_>, answer: &CredentialMaterial) -> Result<String, MakeError> {
-        let CredentialMaterial::Bearer { token, base_url, .. } = answer else { return Err(refused("the credential is no token")) };
+        let CredentialMaterial::Bearer { token, base_url, .. } = answer else {
+            return Err(refused("the credential is no token"));
+        };
         let mut bytes = Zeroizing::new(Vec::with_capacity(token.length()));
         token.write(&mut *bytes);
         let text = std::str::from_utf8(&bytes).map_err(|_| refused("the token is no text"))?;
@@ -190,7 +237,9 @@ impl OauthCalls {
             let url = format!("{base_url}{path}");
             return match session.probe(&url, text).await? {
                 200..=299 => Ok(format!("GET {path} at the target")),
-                status => Err(refused(format!("GET {path} at the target answered {status}; to mend it: allow the client what the scopes need"))),
+                status => Err(refused(format!(
+                    "GET {path} at the target answered {status}; to mend it: allow the client what the scopes need"
+                ))),
             };
         }
         match session.active(text).await? {
@@ -236,9 +285,12 @@ fn unfit(settings: &OauthSettings, sent: &[String], answer: &TokenAnswer) -> Opt
 
 /// Revokes a token that is not handed out. If that fails, it may stay until it ends by itself.
 async fn discard(session: &OauthSession, answer: &TokenAnswer, irrevocable: bool, why: &str) -> MakeError {
+    // Some servers end the grant with its access token; a registration that consents to irrevocable tokens may be for such a one.
+    if irrevocable {
+        return MakeError::Unknown(why.to_owned());
+    }
     match session.revoke(&answer.access_token, "access_token").await {
         Ok(()) => MakeError::Refused(why.to_owned()),
-        Err(_) if irrevocable => MakeError::Unknown(why.to_owned()),
         Err(problem) => MakeError::Unknown(format!("{why}; and the token could not be revoked: {problem}")),
     }
 }

@@ -84,16 +84,16 @@ impl OauthCalls {
                     let why = grant.map_or("", |grant| grant.trouble.as_str());
                     (GrantChange::Keep, Err(Ok(sign_in_again(&of, &format!("the server ended the grant ({why})")))))
                 }
-                Some(Err(NoRefresh::Ending)) => {
-                    (GrantChange::Keep, Err(Ok(sign_in_again(&of, "the grant was disconnected"))))
-                }
+                Some(Err(NoRefresh::Ending)) => (GrantChange::Keep, Err(Ok(sign_in_again(&of, "the grant was disconnected")))),
             };
             match self.vault.change(upstream, step).await.map_err(stored)? {
                 Ok(grant) => return Ok(Held { grant, id }),
                 Err(Ok(problem)) => return Err(problem),
                 Err(Err(until)) => {
                     if system.steady().saturating_sub(began) > limits::LEASE_MAKE_MS {
-                        let what = format!("another process refreshes the grant, or was killed while it did, until {until} at the latest");
+                        let what = format!(
+                            "another process refreshes the grant, or was killed while it did, until {until} at the latest"
+                        );
                         return Err(OauthProblem::NotAsked(what));
                     }
                     tokio::time::sleep(Duration::from_millis(limits::OAUTH_BUSY_LOOK_MS)).await;
@@ -103,11 +103,19 @@ impl OauthCalls {
     }
 
     /// Makes the answer of a refresh durable, and lets go.
-    async fn keep(&self, session: &OauthSession, upstream: &str, held: Held, answer: TokenAnswer) -> Result<TokenAnswer, OauthProblem> {
+    async fn keep(
+        &self,
+        session: &OauthSession,
+        upstream: &str,
+        held: Held,
+        answer: TokenAnswer,
+    ) -> Result<TokenAnswer, OauthProblem> {
         let (system, fresh) = (self.access.system().clone(), answer.refresh_token.clone());
         let step = move |grant: Option<&StoredGrant>| {
             // What is sealed is set by the vault.
-            let next = grant.ok_or(LostPlace).and_then(|grant| grant.refreshed(&held.id, fresh.as_ref().map(|_| String::new()), system.wall()));
+            let next = grant
+                .ok_or(LostPlace)
+                .and_then(|grant| grant.refreshed(&held.id, fresh.as_ref().map(|_| String::new()), system.wall()));
             match (next, &fresh) {
                 (Ok((next, outcome)), Some(token)) => (GrantChange::PutToken(next, token.clone()), Ok(outcome)),
                 (Ok((next, outcome)), None) => (GrantChange::Put(next), Ok(outcome)),
@@ -121,6 +129,9 @@ impl OauthCalls {
             Err(fault) => format!("the new refresh token could not be stored: {fault}"),
         };
         // Nobody gets the access token. If it cannot be revoked, it ends by itself.
+        if session.is_irrevocable() {
+            return Err(OauthProblem::Unclear(why));
+        }
         match session.revoke(&answer.access_token, "access_token").await {
             Ok(()) => Err(OauthProblem::NotAsked(why)),
             Err(_) => Err(OauthProblem::Unclear(why)),
@@ -130,11 +141,12 @@ impl OauthCalls {
     /// Lets go of a grant whose refresh failed. Only `invalid_grant` ends it.
     async fn give_up(&self, upstream: &str, held: Held, problem: OauthProblem) -> OauthProblem {
         let (over, why, system) = (problem.ends_the_grant(), problem.to_string(), self.access.system().clone());
-        let step = move |grant: Option<&StoredGrant>| {
-            match grant.ok_or(LostPlace).and_then(|grant| grant.failed(&held.id, over, &why, system.wall())) {
-                Ok(next) => (GrantChange::Put(next), true),
-                Err(LostPlace) => (GrantChange::Keep, false),
-            }
+        let step = move |grant: Option<&StoredGrant>| match grant
+            .ok_or(LostPlace)
+            .and_then(|grant| grant.failed(&held.id, over, &why, system.wall()))
+        {
+            Ok(next) => (GrantChange::Put(next), true),
+            Err(LostPlace) => (GrantChange::Keep, false),
         };
         match self.vault.change(upstream, step).await {
             Ok(true) if over => {
@@ -194,7 +206,12 @@ impl OauthCalls {
         }
     }
 
-    async fn revoke_token(&self, upstream: &str, grant: &StoredGrant, token: &Zeroizing<String>) -> Result<Disconnected, OauthProblem> {
+    async fn revoke_token(
+        &self,
+        upstream: &str,
+        grant: &StoredGrant,
+        token: &Zeroizing<String>,
+    ) -> Result<Disconnected, OauthProblem> {
         let session = self.session(upstream, &grant.client).await?;
         if session.endpoints.revocation.is_none() {
             let what = "the server has no revocation endpoint: whoever signed in removes the access of the application there";
@@ -225,7 +242,10 @@ impl OauthCalls {
                 let settings = section.and_then(|section| serde_json::from_value::<OauthSettings>(section.clone()).ok());
                 let Some(settings) = settings else { continue };
                 if settings.idle_limit_ms().is_some_and(|limit| grant.is_idle(limit, now)) {
-                    self.now_and_then(name, async || self.refresh_idle(name, &settings).await.map_err(|problem| problem.to_string())).await;
+                    self.now_and_then(name, async || {
+                        self.refresh_idle(name, &settings).await.map_err(|problem| problem.to_string())
+                    })
+                    .await;
                 }
             } else {
                 tracing::info!(upstream = name, "the upstream is retired: its grant is revoked");

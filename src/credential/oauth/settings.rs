@@ -49,7 +49,7 @@ pub enum ClientAuth {
     PrivateKeyJwt,
     /// A client certificate (RFC 8705, section 2.1).
     TlsClientAuth,
-    /// A public client, which has no secret. For `refresh_token` only.
+    /// A public client, which has no secret: for a grant that is a proof by itself.
     None,
 }
 
@@ -220,9 +220,8 @@ pub fn read(section: &Section<'_>, around: &SettingsContext<'_>) -> Option<Value
     let scope_list = |key| optional(section, key, |f| each(f, 0, scope_name)).map(Option::unwrap_or_default);
     let (also_granted, sign_in_scopes) = (scope_list("also_granted"), scope_list("sign_in_scopes"));
     let authorize = optional(section, "authorize", |f| f.inside(|s| parameters(&s))).map(Option::unwrap_or_default);
-    let idle_limit = optional(section, "idle_limit", |f| {
-        duration(f, limits::OAUTH_IDLE_LIMIT_LEAST_MS, limits::OAUTH_IDLE_LIMIT_MOST_MS)
-    });
+    let idle_limit =
+        optional(section, "idle_limit", |f| duration(f, limits::OAUTH_IDLE_LIMIT_LEAST_MS, limits::OAUTH_IDLE_LIMIT_MOST_MS));
     let subject_token_type = optional(section, "subject_token_type", |f| f.text(limits::OAUTH_URL_BYTES));
     let subject = optional(section, "subject", |f| f.text(limits::OIDC_SUB_BYTES));
     let scopes = optional(section, "scopes", mappings).map(Option::unwrap_or_default);
@@ -276,9 +275,7 @@ fn client(section: &Section<'_>) -> Option<OauthClient> {
     let key_id = optional(section, "key_id", |f| f.text(limits::NAME_BYTES));
     let assertion_audience = optional(section, "assertion_audience", |f| f.text(limits::OAUTH_URL_BYTES));
     let irrevocable = optional(section, "irrevocable", |f| f.boolean()).map(Option::unwrap_or_default);
-    let lifetime = optional(section, "lifetime", |f| {
-        duration(f, limits::CREDENTIAL_TTL_MIN_MS, limits::OAUTH_LIFETIME_MOST_MS)
-    });
+    let lifetime = optional(section, "lifetime", |f| duration(f, limits::CREDENTIAL_TTL_MIN_MS, limits::OAUTH_LIFETIME_MOST_MS));
     let client = OauthClient {
         issuer: issuer?,
         token_endpoint: token?,
@@ -307,7 +304,8 @@ fn client(section: &Section<'_>) -> Option<OauthClient> {
     for (key, endpoint) in with_secret {
         if endpoint.as_ref().is_some_and(|endpoint| !same_origin(endpoint, client.server())) {
             let (at, server) = (section.optional(key)?, client.server());
-            return at.wrong("is at another host or port than the token endpoint", format!("an endpoint of the server at {server}"));
+            return at
+                .wrong("is at another host or port than the token endpoint", format!("an endpoint of the server at {server}"));
         }
     }
     Some(client)
@@ -323,12 +321,13 @@ fn fits(settings: &OauthSettings, section: &Section<'_>, grant: &Field<'_>, arou
     let OauthSettings { client, .. } = settings;
     let is = |wanted| settings.grant == wanted;
     if let Some(name) = around.name.filter(|name| !is_file_name(name)) {
-        return grant.wrong(format!("needs a file for upstream {name}, whose name has a slash"), "give it a name without slashes");
+        return grant
+            .wrong(format!("needs a file for upstream {name}, whose name has a slash"), "give it a name without slashes");
     }
     if around.target.is_some_and(|target| WebUrl::parse(target).is_none()) {
         return grant.wrong("is for an API", "target = \"https://HOST\", where the tokens are used");
     }
-    if client.client_auth == ClientAuth::None && !is(GrantType::RefreshToken) {
+    if client.client_auth == ClientAuth::None && !is(GrantType::RefreshToken) && !is(GrantType::JwtBearer) {
         let at = section.optional("client_auth")?;
         return at.wrong("is \"none\", for a grant that needs a secret", "a method by which the client authenticates");
     }

@@ -7,11 +7,13 @@
 // issuer. It ends with its stdin. What is below /control is for tests:
 //
 //   GET  /control/tokens            what is valid: { access: [{ client, scope }], refresh: [{ client }] }
+//   GET  /control/secrets          the tokens and codes
 //   GET  /control/log               the requests to the token endpoint, without secrets
 //   POST /control/trouble?next=N&how=503|reset|garbage|late|slow_down
 //                                   the next N requests to the token endpoint fail: before they are carried out, or (late) after it
 //   POST /control/hold?path=P&when=before|after
-//                                   holds the next request to P, or its answer, until /control/release
+//                                   holds the next request to P, or its answer, until /control/release; /control/release?how=drop drops a
+//                                   request that was held before it was carried out
 //   GET  /control/held              answers once a request is held
 //   POST /control/end               ends all grants
 import { execFileSync } from 'node:child_process';
@@ -86,7 +88,7 @@ const holding = async (path, when) => {
   if (hold?.path !== path || hold.when !== when) return;
   hold = undefined;
   held.resolve();
-  await release.promise;
+  return release.promise;
 };
 const promise = () => {
   let resolve;
@@ -173,6 +175,10 @@ provider.use(async (ctx, next) => {
     ctx.body = { access, refresh: valid('RefreshToken').map(([, { payload }]) => ({ client: payload.clientId })) };
     return;
   }
+  if (path === '/control/secrets') {
+    ctx.body = [...stored.values()].flatMap(({ payload }) => (['RefreshToken', 'AccessToken', 'AuthorizationCode'].includes(payload.kind) ? [payload.jti] : []));
+    return;
+  }
   if (path === '/control/log') {
     ctx.body = log;
     return;
@@ -193,7 +199,7 @@ provider.use(async (ctx, next) => {
     return;
   }
   if (path === '/control/release') {
-    release.resolve();
+    release.resolve(ctx.query.how);
     ctx.body = {};
     return;
   }
@@ -203,7 +209,10 @@ provider.use(async (ctx, next) => {
     return;
   }
   if (path.startsWith('/interaction/')) return interaction(ctx);
-  await holding(path, 'before');
+  if ((await holding(path, 'before')) === 'drop') {
+    ctx.req.socket.destroy();
+    return;
+  }
   await answered(ctx, next);
   await holding(path, 'after');
 });
