@@ -86,3 +86,9 @@ pub const OAUTH_TEND_RETRY_MAX_MS: u64 = 300_000;
 pub const OAUTH_SIGN_INS: usize = 64;
 /// How long a sign-in may take, milliseconds. As the codes of RFC 8628 usually live.
 pub const OAUTH_SIGN_IN_MS: u64 = 900 * 1_000;
+/// Attempts to store the answer of a refresh: the store may be opened again meanwhile, and nobody else has the new token.
+pub const OAUTH_STORE_TRIES: u32 = 8;
+/// Pause between two of them, milliseconds. All fit into the rest of `OAUTH_REFRESH_MS`.
+pub const OAUTH_STORE_PAUSE_MS: u64 = 1_000;
+/// Grants that are refreshed or revoked at once without being asked.
+pub const OAUTH_TENDED_AT_ONCE: usize = 8;

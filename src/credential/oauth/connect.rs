@@ -300,7 +300,7 @@ async fn device(
     Ok((prompt, PendingCode::Device { code: Zeroizing::new(told.device_code), interval }))
 }
 
-impl UpstreamSignIn for OauthCalls {
+impl UpstreamSignIn for Arc<OauthCalls> {
     fn begin<'a>(&'a self, order: SignInOrder<'a>) -> ConnectorFuture<'a, Result<SignInPrompt, SignInError>> {
         Box::pin(self.begin_sign_in(order))
     }

@@ -352,7 +352,7 @@ impl UpstreamConnector for OauthConnector {
     }
 
     fn sign_in(&self) -> Option<&dyn UpstreamSignIn> {
-        Some(&*self.0)
+        Some(&self.0)
     }
 
     fn is_irrevocable(&self, terms: &str) -> bool {

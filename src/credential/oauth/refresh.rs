@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use mayfly_base::backoff::Backoff;
 use mayfly_base::limits;
+use mayfly_base::refusal::Fault;
 use mayfly_ledger::upstream::registry::Upstream;
+use tokio::task::JoinSet;
 use zeroize::Zeroizing;
 
 use super::OauthCalls;
@@ -110,23 +112,17 @@ impl OauthCalls {
         held: Held,
         answer: TokenAnswer,
     ) -> Result<TokenAnswer, OauthProblem> {
-        let (system, fresh) = (self.access.system().clone(), answer.refresh_token.clone());
-        let step = move |grant: Option<&StoredGrant>| {
-            // What is sealed is set by the vault.
-            let next = grant
-                .ok_or(LostPlace)
-                .and_then(|grant| grant.refreshed(&held.id, fresh.as_ref().map(|_| String::new()), system.wall()));
-            match (next, &fresh) {
-                (Ok((next, outcome)), Some(token)) => (GrantChange::PutToken(next, token.clone()), Ok(outcome)),
-                (Ok((next, outcome)), None) => (GrantChange::Put(next), Ok(outcome)),
-                (Err(lost), _) => (GrantChange::Keep, Err(lost)),
+        let mut attempts = limits::OAUTH_STORE_TRIES;
+        let why = loop {
+            attempts -= 1;
+            match self.store_answer(upstream, &held, answer.refresh_token.clone()).await {
+                Ok(Ok(Refreshed::InEffect)) => return Ok(answer),
+                Ok(Ok(Refreshed::Ended)) => break "the grant was disconnected meanwhile".to_owned(),
+                Ok(Err(LostPlace)) => break "the refresh took so long that another process took over".to_owned(),
+                // The store may be opened again meanwhile, and nobody else has the new token.
+                Err(_) if attempts > 0 => tokio::time::sleep(Duration::from_millis(limits::OAUTH_STORE_PAUSE_MS)).await,
+                Err(fault) => break format!("the new refresh token could not be stored: {fault}"),
             }
-        };
-        let why = match self.vault.change(upstream, step).await {
-            Ok(Ok(Refreshed::InEffect)) => return Ok(answer),
-            Ok(Ok(Refreshed::Ended)) => "the grant was disconnected meanwhile".to_owned(),
-            Ok(Err(LostPlace)) => "the refresh took so long that another process took over".to_owned(),
-            Err(fault) => format!("the new refresh token could not be stored: {fault}"),
         };
         // Nobody gets the access token. If it cannot be revoked, it ends by itself.
         if session.is_irrevocable() {
@@ -136,6 +132,25 @@ impl OauthCalls {
             Ok(()) => Err(OauthProblem::NotAsked(why)),
             Err(_) => Err(OauthProblem::Unclear(why)),
         }
+    }
+
+    async fn store_answer(
+        &self,
+        upstream: &str,
+        held: &Held,
+        fresh: Option<Zeroizing<String>>,
+    ) -> Result<Result<Refreshed, LostPlace>, Fault> {
+        let (system, id) = (self.access.system().clone(), held.id.clone());
+        let step = move |grant: Option<&StoredGrant>| {
+            // What is sealed is set by the vault.
+            let sealed = fresh.as_ref().map(|_| String::new());
+            match (grant.ok_or(LostPlace).and_then(|grant| grant.refreshed(&id, sealed, system.wall())), &fresh) {
+                (Ok((next, outcome)), Some(token)) => (GrantChange::PutToken(next, token.clone()), Ok(outcome)),
+                (Ok((next, outcome)), None) => (GrantChange::Put(next), Ok(outcome)),
+                (Err(lost), _) => (GrantChange::Keep, Err(lost)),
+            }
+        };
+        self.vault.change(upstream, step).await
     }
 
     /// Lets go of a grant whose refresh failed. Only `invalid_grant` ends it.
@@ -167,7 +182,7 @@ impl OauthCalls {
             Some(grant) => (GrantChange::Put(grant.end()), true),
             None => (GrantChange::Keep, false),
         });
-        let failed = |fault: mayfly_base::refusal::Fault| SignInError::Failed(fault.to_string());
+        let failed = |fault: Fault| SignInError::Failed(fault.to_string());
         if !ended.await.map_err(failed)? {
             return Err(SignInError::NotFound(format!("nobody is signed in to upstream {upstream}")));
         }
@@ -221,36 +236,43 @@ impl OauthCalls {
         Ok(Disconnected::Revoked)
     }
 
-    /// Refreshes the grants that are idle, and revokes those that ended or whose upstream is gone.
-    pub async fn tend_all(&self, upstreams: &[Arc<Upstream>]) {
+    /// Refreshes the grants that are idle, and revokes those that ended or whose upstream is gone. A server that hangs delays no other.
+    pub async fn tend_all(self: &Arc<Self>, upstreams: &[Arc<Upstream>]) {
         let grants = match self.vault.all().await {
             Ok(grants) => grants,
             Err(fault) => return tracing::warn!(%fault, "the grants of upstreams cannot be read"),
         };
-        let now = self.access.system().wall();
+        let mut running = JoinSet::new();
         for grant in grants {
-            let name = grant.upstream.as_str();
-            let registered = upstreams.iter().find(|upstream| upstream.name == name);
-            if grant.phase == GrantPhase::Ending {
-                self.now_and_then(name, async || match self.revoke_ended(name).await {
-                    Disconnected::Later(why) => Err(why),
-                    _ => Ok(()),
-                })
-                .await;
-            } else if let Some(upstream) = registered {
-                let section = upstream.settings.of(CredentialKind::Oauth.name());
-                let settings = section.and_then(|section| serde_json::from_value::<OauthSettings>(section.clone()).ok());
-                let Some(settings) = settings else { continue };
-                if settings.idle_limit_ms().is_some_and(|limit| grant.is_idle(limit, now)) {
-                    self.now_and_then(name, async || {
-                        self.refresh_idle(name, &settings).await.map_err(|problem| problem.to_string())
-                    })
-                    .await;
-                }
-            } else {
-                tracing::info!(upstream = name, "the upstream is retired: its grant is revoked");
-                self.now_and_then(name, async || self.end(name).await.map(|_| ()).map_err(|no| no.to_string())).await;
+            let registered = upstreams.iter().find(|upstream| upstream.name == grant.upstream).cloned();
+            while running.len() >= limits::OAUTH_TENDED_AT_ONCE {
+                running.join_next().await;
             }
+            let this = self.clone();
+            running.spawn(async move { this.tend_one(&grant, registered).await });
+        }
+        while running.join_next().await.is_some() {}
+    }
+
+    async fn tend_one(&self, grant: &StoredGrant, registered: Option<Arc<Upstream>>) {
+        let (name, now) = (grant.upstream.as_str(), self.access.system().wall());
+        if grant.phase == GrantPhase::Ending {
+            let revoke = async || match self.revoke_ended(name).await {
+                Disconnected::Later(why) => Err(why),
+                _ => Ok(()),
+            };
+            return self.now_and_then(name, revoke).await;
+        }
+        let Some(upstream) = registered else {
+            tracing::info!(upstream = name, "the upstream is retired: its grant is revoked");
+            return self.now_and_then(name, async || self.end(name).await.map(drop).map_err(|no| no.to_string())).await;
+        };
+        let section = upstream.settings.of(CredentialKind::Oauth.name());
+        let settings = section.and_then(|section| serde_json::from_value::<OauthSettings>(section.clone()).ok());
+        let Some(settings) = settings else { return };
+        if settings.idle_limit_ms().is_some_and(|limit| grant.is_idle(limit, now)) {
+            let refresh = async || self.refresh_idle(name, &settings).await.map_err(|problem| problem.to_string());
+            self.now_and_then(name, refresh).await;
         }
     }
 
@@ -290,6 +312,6 @@ impl OauthCalls {
     }
 }
 
-fn stored(fault: mayfly_base::refusal::Fault) -> OauthProblem {
+fn stored(fault: Fault) -> OauthProblem {
     OauthProblem::NotAsked(format!("the grant in mayfly's store: {fault}"))
 }
