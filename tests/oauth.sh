@@ -12,7 +12,8 @@ fi
 mkdir "$work/as"
 # The server ends with its stdin.
 coproc AS { exec node "$node/authorization-server.mjs" "$work/as" 2>"$work/as/log"; }
-for _ in $(seq 200); do [ -f "$work/as/server.json" ] && break || sleep 0.05; done
+for _ in $(seq 600); do [ -f "$work/as/server.json" ] && break || sleep 0.05; done
+[ -f "$work/as/server.json" ] || { cat "$work/as/log"; exit 1; }
 issuer=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["issuer"])' "$work/as/server.json")
 control() { curl -sS --cacert "$work/as/ca.pem" "$issuer/control/$1"; }
 tokens() { control tokens | python3 -c 'import json, sys; print(sum(t["client"] == sys.argv[2] for t in json.load(sys.stdin)[sys.argv[1]]))' "$1" "$2"; }
@@ -62,14 +63,14 @@ verdict "no token is in the log of mayfly" "$(! grep -qrF "$(field bearer_token 
 
 # 4. Signing in.
 sed -e 's|^name = "mail"|name = "box"|; s|^client_id = .*|client_id = "app"|; s|^grant = .*|grant = "refresh_token"|; s|^probe = .*||' \
-    -e "s|$issuer/api|$issuer/api/box|" -e 's|^lifetime = .*|lifetime = "1h"\nsign_in_scopes = ["openid", "offline_access"]\nalso_granted = ["openid", "offline_access"]|' \
+    -e "s|$issuer/api|$issuer/api/box|" -e 's|^lifetime = .*|lifetime = "1h"\nirrevocable = true\nsign_in_scopes = ["openid", "offline_access"]\nalso_granted = ["openid", "offline_access"]|' \
     "$work/mail.toml" >"$work/box.toml"
 check "mayfly upstream add box.toml" 0 you upstream add "$work/box.toml"
 secret box app-marker-2b88
 check "before somebody signed in" 6 you upstream test box
 says "names the command" out "mayfly upstream connect box"
 check "mayfly upstream show box" 0 you -o json upstream show box
-says "says so" out "CONNECTION_STATE_NONE"
+says "says so" out '"none"'
 check "mayfly status" 0 you -o json status
 says "says so, too" out "mayfly upstream connect box"
 sign_in() { # the command, and somebody who signs in where it says
@@ -83,9 +84,9 @@ check "mayfly upstream connect box" 0 sign_in
 says "it is connected" err "is connected"
 wait_tokens refresh app 1 "there is one refresh token"
 check "mayfly upstream show box" 0 you -o json upstream show box
-says "it is connected" out "CONNECTION_STATE_CONNECTED"
+says "it is connected" out '"connected"'
 check "mayfly upstream test box" 0 you upstream test box
-check "connecting twice" 1 you upstream connect box --no-browser
+check "connecting twice" 5 you upstream connect box --no-browser
 says "is refused" err "mayfly upstream disconnect box"
 check "mayfly get box" 0 agent -o json get box --purpose "look for the confirmation of order 17" --scope mail:read --to "$work/token.json"
 verdict "the token works" "$([ "$(api)" = 200 ] && echo yes || api)"

@@ -10,7 +10,7 @@ use mayfly::pb::mayfly::v1 as pb;
 
 use super::authorization_server::AuthorizationServer;
 use super::gate::Watch;
-use super::oauth::{settled, token, wanted, world};
+use super::oauth::{token, wanted, world};
 use super::rig::{Rig, exchange};
 
 /// Exchanges in a round: as many processes ask at once.
@@ -19,7 +19,7 @@ const AT_ONCE: usize = 50;
 fn section(server: &AuthorizationServer, more: &str) -> String {
     let issuer = &server.issuer;
     format!(
-        "issuer = \"{issuer}\"\ngrant = \"refresh_token\"\nclient_id = \"app\"\nclient_auth = \"client_secret_basic\"\nlifetime = \"10m\"\n\
+        "issuer = \"{issuer}\"\ngrant = \"refresh_token\"\nclient_id = \"app\"\nclient_auth = \"client_secret_basic\"\nlifetime = \"10m\"\nirrevocable = true\n\
          resource = \"{issuer}/api\"\nsign_in_scopes = [\"offline_access\"]\nalso_granted = [\"offline_access\"]\n{more}"
     )
 }
@@ -81,7 +81,7 @@ fn fifty_at_once_lose_no_grant_whatever_passes_goes_wrong() {
             }
         }
         server.trouble("", 0);
-        assert_eq!(state(&rig, "crowd"), "CONNECTION_STATE_CONNECTED", "round {round}");
+        assert_eq!(state(&rig, "crowd"), "connected", "round {round}");
         assert_eq!(server.refresh_tokens("app"), 1, "round {round}: one token, and it is the newest");
     }
     println!("{given} tokens by refreshes one after the other, {refused} refused while the server was in trouble");
@@ -93,9 +93,11 @@ fn fifty_at_once_lose_no_grant_whatever_passes_goes_wrong() {
         assert_eq!((&one["scope"], &one["resource"]), (&"api:read".into(), &format!("{}/api", server.issuer).into()), "{one}");
         assert_eq!(one["status"], 200, "no used token was sent: {one}");
     }
+    // Revoking an access token would end the grant at this server. Each token is listed until it ends by itself.
     rig.complete(&task);
-    assert!(settled(&rig, "crowd", "completed").is_empty());
-    assert_eq!(server.access_tokens("app").iter().filter(|scope| *scope == "api:read").count(), 0);
+    let listed = rig.leases("crowd", pb::UpstreamState::Pending).len() + rig.leases("crowd", pb::UpstreamState::Live).len();
+    assert!(listed >= given, "{listed} of {given}");
+    assert_eq!(server.refresh_tokens("app"), 1);
     // And it is still the same grant.
     let task = rig.open_for("crowd", &["mail:read"]);
     rig.exchange(wanted("crowd", &task, "mail:read", "after all")).unwrap();
@@ -107,17 +109,17 @@ fn only_the_servers_word_ends_a_grant_and_somebody_signs_in_again_by_a_device() 
     for how in ["503", "reset", "garbage", "slow_down"] {
         server.trouble(how, 1);
         rig.exchange(wanted("ended", &task, "mail:read", how)).unwrap_err();
-        assert_eq!(state(&rig, "ended"), "CONNECTION_STATE_CONNECTED", "{how}");
+        assert_eq!(state(&rig, "ended"), "connected", "{how}");
     }
     rig.exchange(wanted("ended", &task, "mail:read", "well")).unwrap();
     server.ask("end");
     let no = rig.exchange(wanted("ended", &task, "mail:read", "over")).unwrap_err();
     assert!(no.message().contains("mayfly upstream connect ended"), "{no}");
-    assert_eq!(state(&rig, "ended"), "CONNECTION_STATE_SIGN_IN_AGAIN");
+    assert_eq!(state(&rig, "ended"), "sign_in_again");
     let status = rig.operated(&["-o", "json", "status"]);
     assert!(status.contains("mayfly upstream connect ended"), "{status}");
     connect(&rig, &server, "ended", &["--device"]);
-    assert_eq!(state(&rig, "ended"), "CONNECTION_STATE_CONNECTED");
+    assert_eq!(state(&rig, "ended"), "connected");
     rig.exchange(wanted("ended", &task, "mail:read", "again")).unwrap();
 }
 
@@ -133,7 +135,7 @@ fn a_disconnect_wins_over_a_refresh_under_way() {
     std::thread::scope(|scope| {
         scope.spawn(|| *disconnecting.lock().unwrap() = Some(rig.operated(&["upstream", "disconnect", "left"])));
         let began = Watch::start();
-        while state(&rig, "left") != "CONNECTION_STATE_ENDING" {
+        while state(&rig, "left") != "ending" {
             assert!(began.elapsed() < Duration::from_secs(30));
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -141,9 +143,8 @@ fn a_disconnect_wins_over_a_refresh_under_way() {
     });
     assert!(rig.runtime.block_on(asked).unwrap().is_err(), "nothing is answered after a disconnect");
     assert_eq!(server.refresh_tokens("app"), 0, "the newest token is the one that is revoked");
-    assert_eq!(state(&rig, "left"), "CONNECTION_STATE_NONE");
+    assert_eq!(state(&rig, "left"), "none");
     rig.complete(&task);
-    settled(&rig, "left", "completed");
 }
 
 #[test]
@@ -170,16 +171,16 @@ fn killed_while_it_refreshes() {
     };
     println!("a grant whose refresher was killed works again after {} ms", began.elapsed().as_millis());
     assert_eq!(server.api(&token(&again)).0, 200);
-    assert_eq!(state(&rig, "killed"), "CONNECTION_STATE_CONNECTED");
+    assert_eq!(state(&rig, "killed"), "connected");
     // The next token was issued, and its answer is lost: the server takes the old one for stolen, and says so.
     killed_at(&mut rig, "after", "");
     let began = Watch::start();
-    while state(&rig, "killed") == "CONNECTION_STATE_CONNECTED" {
+    while state(&rig, "killed") == "connected" {
         let _ = rig.exchange(wanted("killed", &task, "mail:read", "lost"));
         assert!(began.elapsed() < Duration::from_secs(90));
         std::thread::sleep(Duration::from_millis(200));
     }
-    assert_eq!(state(&rig, "killed"), "CONNECTION_STATE_SIGN_IN_AGAIN");
+    assert_eq!(state(&rig, "killed"), "sign_in_again");
     connect(&rig, &server, "killed", &[]);
     rig.exchange(wanted("killed", &task, "mail:read", "after all")).unwrap();
 }

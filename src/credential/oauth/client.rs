@@ -145,7 +145,7 @@ impl OauthSession {
 
     /// Whether the registration consents to access tokens that are not revoked.
     pub fn is_irrevocable(&self) -> bool {
-        self.client.irrevocable
+        self.client.is_irrevocable()
     }
 
     /// Asks for a token.

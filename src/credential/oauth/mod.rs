@@ -191,7 +191,7 @@ impl OauthCalls {
     ) -> Result<UpstreamCredential, MakeError> {
         let now = self.access.system().wall();
         if let Some(why) = unfit(settings, sent, &answer) {
-            return Err(discard(session, &answer, settings.client.irrevocable, &why).await);
+            return Err(discard(session, &answer, settings.client.is_irrevocable(), &why).await);
         }
         let sealed = SealedToken { token: answer.access_token.to_string() };
         let bytes = serde_json::to_vec(&sealed).map(Zeroizing::new);
@@ -201,13 +201,15 @@ impl OauthCalls {
             Err(e) => Err(e.to_string()),
         };
         if let Err(why) = kept {
-            return Err(discard(session, &answer, settings.client.irrevocable, &format!("it could not be sealed: {why}")).await);
+            return Err(
+                discard(session, &answer, settings.client.is_irrevocable(), &format!("it could not be sealed: {why}")).await
+            );
         }
         let ends_at = answer.expires_in.map(|seconds| now.plus(seconds.saturating_mul(1000)));
         let (header, scheme) = ("authorization".into(), "Bearer".into());
         let token = IssuedToken::secret(answer.access_token);
         let answer = CredentialMaterial::Bearer { token, header, scheme, base_url: base_url.into() };
-        Ok(UpstreamCredential { answer, irrevocable: settings.client.irrevocable, ends_at })
+        Ok(UpstreamCredential { answer, irrevocable: settings.client.is_irrevocable(), ends_at })
     }
 
     async fn undo(&self, order: &UndoOrder<'_>) -> Result<(), UndoError> {
@@ -252,7 +254,7 @@ impl OauthCalls {
 
 /// Refuses to ask for a token that nobody could revoke, unless the registration consents.
 fn revocable(session: &OauthSession, settings: &OauthSettings) -> Result<(), MakeError> {
-    match session.endpoints.revocation.is_some() || settings.client.irrevocable {
+    match session.endpoints.revocation.is_some() || settings.client.is_irrevocable() {
         true => Ok(()),
         false => Err(refused(
             "the server has no revocation endpoint, so that no token could be revoked; to mend it: consent with irrevocable = true, \
@@ -356,7 +358,7 @@ impl UpstreamConnector for OauthConnector {
     }
 
     fn is_irrevocable(&self, terms: &str) -> bool {
-        client_of(terms).is_ok_and(|client| client.irrevocable)
+        client_of(terms).is_ok_and(|client| client.is_irrevocable())
     }
 
     fn use_once<'a>(

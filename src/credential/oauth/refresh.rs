@@ -282,7 +282,7 @@ impl OauthCalls {
         let answer = self.refresh(&session, settings, upstream, "").await?;
         tracing::info!(upstream, "a grant that nobody used was refreshed before its idle limit");
         // An access token that stays unused ends by itself, where it cannot be revoked.
-        if !settings.client.irrevocable {
+        if !settings.client.is_irrevocable() {
             let _ = session.revoke(&answer.access_token, "access_token").await;
         }
         Ok(())

@@ -109,9 +109,9 @@ pub struct OauthClient {
     /// `aud` of assertions, where the server wants another one than its issuer or token endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assertion_audience: Option<String>,
-    /// Tokens are not revoked: they end by themselves.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub irrevocable: bool,
+    /// Access tokens are not revoked: they end by themselves. For a refresh token, the registration has to say so or deny it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub irrevocable: Option<bool>,
     /// How long the server's access tokens live, as a duration. A token whose answer was lost is gone after that.
     pub lifetime: String,
 }
@@ -179,6 +179,11 @@ impl OauthClient {
     /// The client for the terms of a lease: without what only a sign-in needs.
     pub fn for_undoing(&self) -> OauthClient {
         OauthClient { authorization_endpoint: None, device_authorization_endpoint: None, ..self.clone() }
+    }
+
+    /// Whether access tokens are left to end by themselves.
+    pub fn is_irrevocable(&self) -> bool {
+        self.irrevocable.unwrap_or(false)
     }
 
     /// How long an access token lives at the most, milliseconds.
@@ -274,7 +279,7 @@ fn client(section: &Section<'_>) -> Option<OauthClient> {
     let assertion_alg = optional(section, "assertion_alg", |f| f.one_of(ALGORITHMS)).map(Option::unwrap_or_default);
     let key_id = optional(section, "key_id", |f| f.text(limits::NAME_BYTES));
     let assertion_audience = optional(section, "assertion_audience", |f| f.text(limits::OAUTH_URL_BYTES));
-    let irrevocable = optional(section, "irrevocable", |f| f.boolean()).map(Option::unwrap_or_default);
+    let irrevocable = optional(section, "irrevocable", |f| f.boolean());
     let lifetime = optional(section, "lifetime", |f| duration(f, limits::CREDENTIAL_TTL_MIN_MS, limits::OAUTH_LIFETIME_MOST_MS));
     let client = OauthClient {
         issuer: issuer?,
@@ -352,7 +357,13 @@ fn fits(settings: &OauthSettings, section: &Section<'_>, grant: &Field<'_>, arou
     if is(GrantType::JwtBearer) && settings.subject.is_none() {
         return section.required("subject").map(|_| ());
     }
-    if client.token_endpoint.is_some() && client.revocation_endpoint.is_none() && !client.irrevocable {
+    if is(GrantType::RefreshToken) && client.irrevocable.is_none() {
+        let what = "is \"refresh_token\", and many servers end the whole grant when one of its access tokens is revoked (RFC 7009, section 2.1)";
+        let remedy =
+            "irrevocable = true: access tokens end by themselves; irrevocable = false: this server revokes an access token alone";
+        return grant.wrong(what, remedy);
+    }
+    if client.token_endpoint.is_some() && client.revocation_endpoint.is_none() && !client.is_irrevocable() {
         let what = "names a token_endpoint and no revocation_endpoint, so that no token could be revoked";
         return grant.wrong(what, "name the revocation_endpoint, or consent with irrevocable = true");
     }

@@ -37,7 +37,7 @@ fn the_section_comes_back_from_the_ledger_and_from_its_own_json() {
         assert_eq!(parse(&toml::to_string(&table).unwrap()).unwrap(), upstream);
     }
     let all = settings(&every_key());
-    assert_eq!((all.client.key_id.as_deref(), all.client.irrevocable), (Some("mayfly-1"), true));
+    assert_eq!((all.client.key_id.as_deref(), all.client.irrevocable), (Some("mayfly-1"), Some(true)));
     assert_eq!((all.probe.as_deref(), all.idle_limit.as_deref()), (Some("/v1/me"), Some("30d")));
     assert_eq!(all.authorize["access_type"], "offline");
 }
@@ -73,6 +73,7 @@ fn what_is_wrong_is_told_with_its_key() {
         ),
         (issuer, "issuer = \"https://auth.example.org\"\nidle_limit = \"30d\"", "is for grant \"refresh_token\""),
         (issuer, "issuer = \"https://auth.example.org\"\nprobe = \"https://evil.example\"", "a path that begins with a slash"),
+        ("grant = \"client_credentials\"", "grant = \"refresh_token\"", "many servers end the whole grant"),
         ("lifetime = \"1h\"", "lifetime = \"1s\"", "oauth.lifetime"),
         ("lifetime = \"1h\"", "lifetim = \"1h\"", "did you mean lifetime?"),
         ("grant = \"client_credentials\"", "grant = \"token_exchange\"", "lacks oauth.subject_token_type"),
