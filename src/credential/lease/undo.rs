@@ -36,8 +36,9 @@ struct OpenLease {
 
 enum UndoResult {
     Closed,
-    /// Not to be closed yet: to be checked once more after this many milliseconds, for a reason that operators see.
-    Watch(u64, String),
+    /// Not to be closed yet: to be checked once more after this many milliseconds, for a reason that operators see, or
+    /// because a request may still arrive late.
+    Watch(u64, Option<String>),
 }
 
 impl<D: LeaseLedger> LeaseDriver<D> {
@@ -250,7 +251,7 @@ impl<D: LeaseLedger> LeaseDriver<D> {
                 let why = format!(
                     "the registration consents to credentials that cannot be revoked: it ends by itself at {end} at the latest"
                 );
-                return Ok(UndoResult::Watch(wait, why));
+                return Ok(UndoResult::Watch(wait, Some(why)));
             }
             if secret.is_none() {
                 return self.lost(lease);
@@ -264,7 +265,7 @@ impl<D: LeaseLedger> LeaseDriver<D> {
             return Err("it is still there after it was undone".to_owned());
         }
         if watch > 0 {
-            return Ok(UndoResult::Watch(watch, "undone; watched until no request can arrive late".to_owned()));
+            return Ok(UndoResult::Watch(watch, None));
         }
         let end = if never { LeaseEnd::NeverMade } else { LeaseEnd::Undone };
         self.close(id, end, "verified to be gone", cause).await
@@ -281,17 +282,12 @@ impl<D: LeaseLedger> LeaseDriver<D> {
         let wait = lease.ends_at.since(self.durable.now()).min(limits::LEASE_LOST_LOOK_MS);
         let end = lease.ends_at;
         let why = format!("the upstream's answer was lost: what was made, if anything, ends by itself at {end} at the latest");
-        Ok(UndoResult::Watch(wait, why))
+        Ok(UndoResult::Watch(wait, Some(why)))
     }
 
     /// Records that a lease is closed.
     async fn close(&self, id: LeaseId, end: LeaseEnd, why: &str, cause: UndoCause) -> Result<UndoResult, String> {
-        let author = Author::Mayfly(match cause {
-            UndoCause::LeftBehind => "no issuance came of the lease".to_owned(),
-            UndoCause::Ended => "the credential ended".to_owned(),
-            UndoCause::Revoked(seq) => format!("the credential was revoked at seq {seq}"),
-            UndoCause::TaskOver => "the task is over".to_owned(),
-        });
+        let author = Author::Mayfly(cause.to_string());
         match self.durable.commit(vec![Record::new(author, closed(id, end, why))]).await {
             Ok(_) => Ok(UndoResult::Closed),
             // Another replica, or an operator, has closed the lease already.
