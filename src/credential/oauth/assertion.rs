@@ -1,7 +1,6 @@
 //! Assertions that mayfly signs with a key of its own secret file: for authenticating as a client (RFC 7523, section 2.2), and as a grant
 //! (section 2.1).
 
-use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, RSA_PKCS1_SHA256, RsaKeyPair};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -12,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::settings::AssertionAlgorithm;
 use mayfly_base::limits;
-use mayfly_base::system::System;
+use mayfly_base::system::{System, signing_random};
 
 /// The claims of an assertion.
 #[derive(Serialize)]
@@ -86,10 +85,10 @@ impl SigningKey {
     fn sign(&self, text: &[u8]) -> Result<Vec<u8>, String> {
         let failed = |_| "the assertion could not be signed".to_owned();
         match self {
-            SigningKey::Ec(pair) => Ok(pair.sign(&SystemRandom::new(), text).map_err(failed)?.as_ref().to_vec()),
+            SigningKey::Ec(pair) => Ok(pair.sign(&signing_random(), text).map_err(failed)?.as_ref().to_vec()),
             SigningKey::Rsa(pair) => {
                 let mut signature = vec![0; pair.public_modulus_len()];
-                pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), text, &mut signature).map_err(failed)?;
+                pair.sign(&RSA_PKCS1_SHA256, &signing_random(), text, &mut signature).map_err(failed)?;
                 Ok(signature)
             }
         }

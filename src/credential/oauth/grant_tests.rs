@@ -1,3 +1,5 @@
+//! Tests of the state machine of a grant: its steps, and random interleavings of three processes against a server that rotates tokens.
+
 use super::*;
 use proptest::prelude::*;
 

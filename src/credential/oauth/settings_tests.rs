@@ -1,3 +1,5 @@
+//! Tests of the section `[oauth]`: what is read, and what is wrong with it.
+
 use super::*;
 use crate::connectors::READERS;
 use mayfly_base::document::SourceFile;
