@@ -192,12 +192,14 @@ impl Rig {
         self.open_for(upstream, &["orders:read", "orders:write"])
     }
 
-    /// A task for the upstream with these scopes.
+    /// A task for scopes of the upstream.
     pub fn open_for(&self, upstream: &str, scopes: &[&str]) -> String {
-        let scopes = scopes.iter().map(|scope| (*scope).to_owned()).collect();
         let terms = pb::TaskTerms {
             purpose: "a test".into(),
-            upstreams: vec![pb::Allowance { upstream: upstream.into(), scopes }],
+            upstreams: vec![pb::Allowance {
+                upstream: upstream.into(),
+                scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
+            }],
             ttl: Some(prost_types::Duration { seconds: 3600, nanos: 0 }),
             ..Default::default()
         };

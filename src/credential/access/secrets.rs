@@ -113,7 +113,7 @@ impl UpstreamAccess {
                 false => c.keys.join(", "),
             });
             wrong(&format!(
-                "it needs the keys target and {}, as texts in single quotes; wrong is: {}",
+                "it needs the keys target and {}, as texts in single quotes (three for a text of several lines); wrong is: {}",
                 keys.join(" and "),
                 lines.collect::<Vec<_>>().join("; ")
             ))

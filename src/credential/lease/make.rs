@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::upstream_health::{UpstreamCall, UpstreamOutcome};
 use super::worker_queue::{CreationGuard, CreationResult};
 use super::{LeaseDriver, LeaseLedger, brief};
 use crate::connector::{MakeError, MintOrder, UpstreamConnector, UpstreamCredential, UpstreamHandle};
@@ -58,6 +59,7 @@ impl<D: LeaseLedger> LeaseDriver<D> {
         let named = remote.name(&order(credential, lease, None, &parts)).map_err(|e| failed(kind, &e.to_string()))?;
 
         let place = self.making.enter(&parts.draft.upstream)?;
+        self.health.admit(&parts.draft.upstream, self.system.steady())?;
         let system = self.system.clone();
         let mut making = self.queue.making(lease, move || system.steady());
         self.open(lease, &named, &parts.draft, &parts.author).await?;
@@ -129,7 +131,7 @@ impl<D: LeaseLedger> LeaseDriver<D> {
     ) -> Result<UpstreamCredential, MakeError> {
         // From here on a credential may appear upstream, even if this future is dropped while it waits.
         making.fate = CreationResult::Unknown;
-        let limit = Duration::from_millis(self.timing().make_ms);
+        let (limit, began) = (Duration::from_millis(self.timing().make_ms), self.system.steady());
         let made = match tokio::time::timeout(limit, remote.make(order)).await {
             Ok(made) => made,
             Err(_) => Err(MakeError::Unknown(format!("it took longer than {} ms", self.timing().make_ms))),
@@ -145,7 +147,23 @@ impl<D: LeaseLedger> LeaseDriver<D> {
             Err(MakeError::Refused(_)) => making.fate = CreationResult::NeverMade,
             Err(MakeError::Unknown(_)) => {}
         }
+        self.note_made(&order.issued.upstream, &made, began);
         made
+    }
+
+    /// Notes the outcome of making for the circuit breaker and the metrics. `began`: when the upstream was called.
+    fn note_made(&self, upstream: &str, made: &Result<UpstreamCredential, MakeError>, began: u64) {
+        let now = self.system.steady();
+        let (outcome, why) = match made {
+            Ok(_) => (UpstreamOutcome::Done, String::new()),
+            // Nothing was made, since the upstream was not reached within the time for connecting.
+            Err(no @ MakeError::Refused(_)) if now.saturating_sub(began) >= limits::UPSTREAM_CONNECT_MS => {
+                (UpstreamOutcome::Unanswered, no.to_string())
+            }
+            Err(MakeError::Refused(_)) => (UpstreamOutcome::Refused, String::new()),
+            Err(no @ MakeError::Unknown(_)) => (UpstreamOutcome::Unanswered, no.to_string()),
+        };
+        self.health.note(upstream, UpstreamCall::Make, outcome, &why, now);
     }
 }
 

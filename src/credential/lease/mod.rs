@@ -33,6 +33,7 @@ mod tests;
 mod try_out;
 mod undo;
 mod undo_secrets;
+mod upstream_health;
 mod worker_queue;
 
 use std::fmt;
@@ -43,6 +44,7 @@ pub use listing::ListedLease;
 pub use replica_ledger::ReplicaLedger;
 pub use try_out::{Trial, TrialStep};
 pub use undo_secrets::{SealedValues, UndoSecretKeeper, UndoSecrets};
+pub use upstream_health::UpstreamHealthRow;
 
 use crate::CredentialKind;
 use crate::connector::{UpstreamConnector, UpstreamConnectors};
@@ -56,6 +58,7 @@ use mayfly_ledger::Receipt;
 use mayfly_ledger::record::{Event, LeaseClosed, LeaseEnd, Record};
 use mayfly_ledger::state::{Lease, State, TaskPhase};
 use mayfly_verify::seq::{LeaseId, Millis, Seq};
+use upstream_health::UpstreamHealth;
 use worker_queue::WorkerQueue;
 
 /// The ledger operations that leases need.
@@ -222,6 +225,7 @@ pub struct LeaseDriver<D> {
     inbox: EventQueue,
     making: Arc<ConcurrencyLimiter>,
     undoing: Arc<ConcurrencyLimiter>,
+    health: UpstreamHealth,
 }
 
 impl<D: LeaseLedger> LeaseDriver<D> {
@@ -255,7 +259,13 @@ impl<D: LeaseLedger> LeaseDriver<D> {
             inbox: EventQueue::default(),
             making,
             undoing,
+            health: UpstreamHealth::default(),
         })
+    }
+
+    /// What became of the calls to each upstream since the start.
+    pub fn upstream_health(&self) -> Vec<UpstreamHealthRow> {
+        self.health.rows()
     }
 
     /// Time limits.

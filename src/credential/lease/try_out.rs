@@ -133,8 +133,8 @@ impl<D: LeaseLedger> LeaseDriver<D> {
         };
         let undo =
             UndoOrder { id: lease, lease: &there, terms: &named.terms, secret: secret.as_ref().map(|secret| secret.as_slice()) };
-        let undone = log.note("revoke it", self.call(remote.undo(&undo)).await).is_some();
-        let gone = self.call(remote.is_gone(&undo)).await;
+        let undone = log.note("revoke it", self.call(&issued.upstream, remote.undo(&undo)).await).is_some();
+        let gone = self.call(&issued.upstream, remote.is_gone(&undo)).await;
         let gone = gone.and_then(|gone| if gone { Ok(()) } else { Err("it is still there".to_owned()) });
         let gone = log.note("verify that it is gone", gone).is_some();
         // A making that was not answered may still take effect: the schedule looks again later.

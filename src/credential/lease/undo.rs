@@ -7,6 +7,7 @@ use tokio::task::JoinSet;
 
 use super::listing::page;
 use super::schedule::LeaseDependencies;
+use super::upstream_health::{UpstreamCall, UpstreamOutcome};
 use super::worker_queue::{CreationResult, LeaseCheck, NextStep, UndoRequest};
 use super::{LeaseDriver, LeaseLedger, LeaseStatus, UndoCause, brief, closed, standing};
 use crate::CredentialKind;
@@ -36,9 +37,10 @@ struct OpenLease {
 
 enum UndoResult {
     Closed,
-    /// Not to be closed yet: to be checked once more after this many milliseconds, for a reason that operators see, or
-    /// because a request may still arrive late.
-    Watch(u64, Option<String>),
+    /// Undone; to be checked once more after this many milliseconds.
+    Watch(u64),
+    /// It cannot be undone, as the text says, and ends by itself; to be checked again after this many milliseconds.
+    Lost(u64, String),
 }
 
 impl<D: LeaseLedger> LeaseDriver<D> {
@@ -212,8 +214,11 @@ impl<D: LeaseLedger> LeaseDriver<D> {
                 self.forget_secret(id, &lease).await;
                 self.queue.forget(id);
             }
-            Ok(UndoResult::Watch(ms, why)) => {
-                self.queue.later(id, &lease.upstream, self.system.steady().saturating_add(ms), why);
+            Ok(UndoResult::Watch(ms)) => {
+                self.queue.later(id, &lease.upstream, self.system.steady().saturating_add(ms), None);
+            }
+            Ok(UndoResult::Lost(ms, why)) => {
+                self.queue.later(id, &lease.upstream, self.system.steady().saturating_add(ms), Some(why));
             }
             Err(why) => {
                 tracing::warn!(
@@ -251,7 +256,7 @@ impl<D: LeaseLedger> LeaseDriver<D> {
                 let why = format!(
                     "the registration consents to credentials that cannot be revoked: it ends by itself at {end} at the latest"
                 );
-                return Ok(UndoResult::Watch(wait, Some(why)));
+                return Ok(UndoResult::Lost(wait, why));
             }
             if secret.is_none() {
                 return self.lost(lease);
@@ -260,12 +265,12 @@ impl<D: LeaseLedger> LeaseDriver<D> {
         let order = &UndoOrder { secret: secret.as_ref().map(|secret| secret.as_slice()), ..*order };
         // Computed before undoing: a late request must have arrived before the undo to be covered by it.
         let watch = self.watch_for(lease, given, &**remote);
-        self.call(remote.undo(order)).await?;
-        if !self.call(remote.is_gone(order)).await? {
+        self.call(&lease.upstream, remote.undo(order)).await?;
+        if !self.call(&lease.upstream, remote.is_gone(order)).await? {
             return Err("it is still there after it was undone".to_owned());
         }
         if watch > 0 {
-            return Ok(UndoResult::Watch(watch, None));
+            return Ok(UndoResult::Watch(watch));
         }
         let end = if never { LeaseEnd::NeverMade } else { LeaseEnd::Undone };
         self.close(id, end, "verified to be gone", cause).await
@@ -282,7 +287,7 @@ impl<D: LeaseLedger> LeaseDriver<D> {
         let wait = lease.ends_at.since(self.durable.now()).min(limits::LEASE_LOST_LOOK_MS);
         let end = lease.ends_at;
         let why = format!("the upstream's answer was lost: what was made, if anything, ends by itself at {end} at the latest");
-        Ok(UndoResult::Watch(wait, Some(why)))
+        Ok(UndoResult::Lost(wait, why))
     }
 
     /// Records that a lease is closed.
@@ -310,11 +315,17 @@ impl<D: LeaseLedger> LeaseDriver<D> {
         }
     }
 
-    pub(super) async fn call<T>(&self, call: ConnectorFuture<'_, Result<T, UndoError>>) -> Result<T, String> {
-        match tokio::time::timeout(Duration::from_millis(self.timing().call_ms), call).await {
-            Ok(answer) => answer.map_err(|e| e.0),
-            Err(_) => Err(format!("the upstream took longer than {} ms", self.timing().call_ms)),
-        }
+    pub(super) async fn call<T>(&self, upstream: &str, call: ConnectorFuture<'_, Result<T, UndoError>>) -> Result<T, String> {
+        let answer = match tokio::time::timeout(Duration::from_millis(self.timing().call_ms), call).await {
+            Ok(answer) => answer.map_err(|e| (UpstreamOutcome::Refused, e.0)),
+            Err(_) => {
+                let no = format!("the upstream took longer than {} ms", self.timing().call_ms);
+                Err((UpstreamOutcome::Unanswered, no))
+            }
+        };
+        let (outcome, why) = answer.as_ref().err().map_or((UpstreamOutcome::Done, ""), |(outcome, why)| (*outcome, why.as_str()));
+        self.health.note(upstream, UpstreamCall::Undo, outcome, why, self.system.steady());
+        answer.map_err(|(_, why)| why)
     }
 
     /// Revokes the credential, so that an existing issuance ends and a later one is void.

@@ -89,3 +89,30 @@ async fn as_many_are_made_at_once_as_is_set() {
     assert_eq!((no.reason, no.rule.as_deref()), (Reason::LimitReached, Some("leases_making_per_upstream")));
     assert!(no.message.contains("of 1 "), "{no}");
 }
+
+#[tokio::test]
+async fn an_upstream_that_does_not_answer_is_asked_once_in_a_while_and_its_leases_are_undone_all_the_same() {
+    let (server, process) = fresh(Life::of(u64::MAX)).await;
+    server.shared.lock().wrong = [("MAKE", vec![Wrong::HangsUp; limits::UPSTREAM_FAILURES as usize])].into();
+    for _ in 0..limits::UPSTREAM_FAILURES {
+        assert_eq!(reason(process.exchange(async |_| ()).await), Reason::UpstreamFailed);
+    }
+    let asked = server.shared.lock().made;
+    let Err(Error::Refusal(no)) = process.exchange(async |_| ()).await else { panic!("it is refused at once") };
+    assert_eq!((no.reason, no.rule.as_deref()), (Reason::UpstreamFailed, Some("circuit_breaker")));
+    assert!(no.retry_after.is_some_and(|wait| wait.as_millis() <= 2 * u128::from(limits::UPSTREAM_PAUSE_MIN_MS)), "{no:?}");
+    assert_eq!(server.shared.lock().made, asked);
+    let health = process.leases.upstream_health().remove(0);
+    assert!(health.open && !health.last.is_empty(), "{health:?}");
+    // What the calls may have made is undone, and that the upstream answers to that ends the refusals.
+    for _ in 0..200 {
+        process.leases.undo_due().await.map_err(|e| e.to_string()).unwrap();
+        if open_leases(&process) == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(TIMING.retry_max_ms)).await;
+    }
+    assert_eq!(open_leases(&process), 0);
+    process.exchange(async |_| ()).await.map_err(|e| e.to_string()).unwrap();
+    assert!(!process.leases.upstream_health()[0].open);
+}
