@@ -22,18 +22,21 @@ pub mod batch;
 mod batch_tests;
 pub mod connector;
 pub mod connectors;
-#[cfg(feature = "github")]
-mod github;
 #[cfg(feature = "federation")]
 mod federation;
+#[cfg(feature = "github")]
+mod github;
 pub mod jwt;
 pub mod keyring;
 pub mod kind;
 pub mod lease;
 pub mod minted;
+#[cfg(feature = "oauth")]
+mod oauth;
 #[cfg(feature = "postgres")]
 mod postgres;
 pub mod reference;
+pub mod sign_in;
 pub mod status_list;
 #[cfg(any(test, debug_assertions, feature = "testing"))]
 pub mod testing;

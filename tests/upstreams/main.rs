@@ -1,13 +1,16 @@
 //! The connectors of the shipped program on whole servers, against real upstreams: PostgreSQL from the system's packages, started on
-//! loopback in a temporary directory, and a double of GitHub that verifies with an independent library (`tests/doubles/github.py`). Where one
-//! of them cannot run, its tests are reported as skipped.
+//! loopback in a temporary directory, oidc-provider from npm, and a double of GitHub that verifies with an independent library
+//! (`tests/doubles/github.py`). Where one of them cannot run, its tests are reported as skipped.
 
+mod authorization_server;
 mod cluster;
 mod gate;
 mod github;
 mod github_double;
 mod github_kills;
 mod kills;
+mod oauth;
+mod oauth_grants;
 mod postgres;
 mod rig;
 mod secrets;

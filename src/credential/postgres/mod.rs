@@ -108,7 +108,7 @@ impl PostgresConnector {
             server_ca_pem: roots.filter(|_| !terms.plaintext).unwrap_or_default(),
             plaintext: terms.plaintext,
         };
-        Ok(UpstreamCredential { answer, irrevocable: false })
+        Ok(UpstreamCredential { answer, irrevocable: false, ends_at: None })
     }
 
     async fn make_role(&self, order: &MintOrder<'_>) -> Result<UpstreamCredential, MakeError> {
