@@ -32,6 +32,8 @@ impl ConnectorEntry {
 pub const TABLE: &[ConnectorEntry] = &[
     #[cfg(feature = "postgres")]
     super::postgres::ENTRY,
+    #[cfg(feature = "mysql")]
+    super::mysql::ENTRY,
 ];
 
 /// The readers of the sections of registrations, for [`mayfly_ledger::upstream::file::parse`].

@@ -18,11 +18,15 @@ pub mod batch;
 mod batch_tests;
 pub mod connector;
 pub mod connectors;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "redis"))]
+mod database;
 pub mod jwt;
 pub mod keyring;
 pub mod kind;
 pub mod lease;
 pub mod minted;
+#[cfg(feature = "mysql")]
+mod mysql;
 #[cfg(feature = "postgres")]
 mod postgres;
 pub mod reference;

@@ -15,6 +15,13 @@ pub const UPSTREAM_SECRET_BYTES: usize = 8 * 1024;
 /// Longest text with the terms of a lease, bytes: an address and a few names.
 pub const LEASE_TERMS_BYTES: usize = 2 * 1024;
 
+/// Entries of `grants` in the registration of a database.
+pub const DATABASE_GRANTS: usize = 64;
+/// Sessions of one credential, where the registration of a database names no number: one for the program, and some for a pool.
+pub const DATABASE_CONNECTIONS: u64 = 4;
+/// Most sessions of one credential. As `max_connections` of PostgreSQL by default, 100; MySQL allows 151.
+pub const DATABASE_CONNECTIONS_MOST: u64 = 100;
+
 /// Longest time of one statement at PostgreSQL, milliseconds. Four fit into `LEASE_MAKE_MS`.
 pub const POSTGRES_STATEMENT_MS: u64 = 5_000;
 /// Longest wait for a lock at PostgreSQL, milliseconds. Below `POSTGRES_STATEMENT_MS`, so that the error names the lock.
@@ -26,16 +33,10 @@ pub const POSTGRES_IDLE_MS: u64 = 3_000;
 pub const POSTGRES_SESSIONS_LOOK_MS: u64 = 50;
 /// Looks at the sessions of a role that is being dropped, in one attempt: 5 s. The lease is tried again after that.
 pub const POSTGRES_SESSIONS_LOOKS: u32 = 100;
-/// Entries of `grants` in a registration.
-pub const POSTGRES_GRANTS: usize = 64;
 /// Longest identifier of PostgreSQL, bytes: `NAMEDATALEN` - 1.
 pub const POSTGRES_NAME_BYTES: usize = 63;
 /// Longest name of a table or signature of a function in a registration, bytes: a schema, a name, quotes, and some argument types.
 pub const POSTGRES_OBJECT_BYTES: usize = 512;
-/// Sessions of one credential, where the registration names no number: one for the program, and some for a pool.
-pub const POSTGRES_CONNECTIONS: u64 = 4;
-/// Most sessions of one credential. As `max_connections` of PostgreSQL by default, 100.
-pub const POSTGRES_CONNECTIONS_MOST: u64 = 100;
 /// Databases of one server in which an attempt to drop a role clears what the role owns. The lease is tried again for the rest.
 pub const POSTGRES_DATABASES: usize = 16;
 /// Attempts to create a role whose transaction somebody else's change of the same privileges ended. mayfly's own wait for each other; an
