@@ -54,14 +54,14 @@ pub async fn own_password<C>(
 /// Address and database of a target, `SCHEME://HOST:PORT/DATABASE`. `port`: that of a target without one.
 pub fn place_of<'t>(
     target: &'t str,
-    schemes: &[&str],
+    scheme: &str,
     port: u16,
     longest_name: usize,
 ) -> Option<(UpstreamAddress, &'t str)> {
-    let (scheme, rest) = target.split_once("://")?;
+    let rest = target.strip_prefix(scheme)?.strip_prefix("://")?;
     let (_, database) = rest.split_once('/')?;
     let plain = !database.is_empty() && database.len() <= longest_name && !database.contains('/');
-    Some((UpstreamAddress::of(target, port)?, database)).filter(|_| plain && schemes.contains(&scheme))
+    Some((UpstreamAddress::of(target, port)?, database)).filter(|_| plain)
 }
 
 /// Where a login is used.

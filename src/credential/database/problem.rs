@@ -58,6 +58,20 @@ impl<C> DatabaseProblem<C> {
         DatabaseProblem { remedy: Some(statement), ..self }
     }
 
+    /// Whether the text of the error has this part.
+    pub fn says(&self, part: &str) -> bool {
+        self.said.contains(part)
+    }
+
+    /// What mends a connection whose TLS failed.
+    pub fn tls_remedy(&self, upstream: &str) -> Option<String> {
+        if self.says("UnknownIssuer") {
+            let file = format!("{upstream}.pem, in upstreams.secrets_dir");
+            return Some(format!("put the certificate of the authority of the server's certificate into {file}"));
+        }
+        self.says("ProtocolVersion").then(|| "the server has to offer TLS 1.3".to_owned())
+    }
+
     /// The code of the server's answer.
     pub fn code(&self) -> Option<&C> {
         self.code.as_ref()
