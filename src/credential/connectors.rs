@@ -34,6 +34,8 @@ pub const TABLE: &[ConnectorEntry] = &[
     super::postgres::ENTRY,
     #[cfg(feature = "mysql")]
     super::mysql::ENTRY,
+    #[cfg(feature = "redis")]
+    super::redis::ENTRY,
 ];
 
 /// The readers of the sections of registrations, for [`mayfly_ledger::upstream::file::parse`].

@@ -29,6 +29,8 @@ pub mod minted;
 mod mysql;
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(feature = "redis")]
+mod redis;
 pub mod reference;
 pub mod status_list;
 #[cfg(any(test, debug_assertions, feature = "testing"))]

@@ -241,12 +241,12 @@ impl ProgramCredentials {
         if self.held.iter().any(|one| one.database.is_some()) { database::NOT_INHERITED } else { &[] }
     }
 
-    /// The environment variables: the credentials, the addresses where they are accepted, and the task. The variables of libpq are for one
-    /// database, so with several of them there are only their URLs.
+    /// The environment variables: the credentials, the addresses where they are accepted, and the task. The variables of clients are for one
+    /// database of a kind, so with several of a kind there are only their URLs.
     pub fn each(&self, mut set: impl FnMut(&str, &str)) {
-        let mut databases = self.held.iter().filter_map(|one| one.database.as_ref());
-        if let (Some(only), None) = (databases.next(), databases.next()) {
-            only.libpq.iter().for_each(|(name, value)| set(name, value));
+        let databases = || self.held.iter().filter_map(|one| one.database.as_ref());
+        for one in databases().filter(|one| databases().filter(|other| other.kind == one.kind).count() == 1) {
+            one.client.iter().for_each(|(name, value)| set(name, value));
         }
         for one in &self.held {
             if !one.base_url.is_empty() {

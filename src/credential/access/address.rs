@@ -100,7 +100,8 @@ impl UpstreamAddress {
     pub async fn resolve(&self) -> Result<Vec<IpAddr>, ConnectError> {
         let ms = limits::UPSTREAM_CONNECT_MS;
         let slow = || ConnectError::TooSlow { host: self.host.clone(), port: self.port, ms };
-        let found = tokio::time::timeout(Duration::from_millis(ms), self.checked_addresses()).await.unwrap_or_else(|_| Err(slow()))?;
+        let found =
+            tokio::time::timeout(Duration::from_millis(ms), self.checked_addresses()).await.unwrap_or_else(|_| Err(slow()))?;
         Ok(found.into_iter().map(|address| address.ip()).collect())
     }
 

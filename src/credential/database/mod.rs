@@ -52,12 +52,7 @@ pub async fn own_password<C>(
 }
 
 /// Address and database of a target, `SCHEME://HOST:PORT/DATABASE`. `port`: that of a target without one.
-pub fn place_of<'t>(
-    target: &'t str,
-    scheme: &str,
-    port: u16,
-    longest_name: usize,
-) -> Option<(UpstreamAddress, &'t str)> {
+pub fn place_of<'t>(target: &'t str, scheme: &str, port: u16, longest_name: usize) -> Option<(UpstreamAddress, &'t str)> {
     let rest = target.strip_prefix(scheme)?.strip_prefix("://")?;
     let (_, database) = rest.split_once('/')?;
     let plain = !database.is_empty() && database.len() <= longest_name && !database.contains('/');

@@ -7,7 +7,6 @@ use mayfly_base::limits;
 use mayfly_ledger::upstream::settings::SettingsContext;
 
 /// For `skip_serializing_if`.
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 pub fn is_false(value: &bool) -> bool {
     !value
 }

@@ -66,14 +66,7 @@ impl PostgresConnector {
         let (address, own) = place(&terms.target).ok_or_else(unreadable)?;
         let password = own_password(&self.access, upstream, &terms.target).await?;
         let database = database.unwrap_or(own);
-        let login = PgLogin {
-            address: &address,
-            database,
-            user: &terms.admin,
-            password,
-            plaintext: terms.plaintext,
-            upstream,
-        };
+        let login = PgLogin { address: &address, database, user: &terms.admin, password, plaintext: terms.plaintext, upstream };
         PgSession::open(&self.access, login).await
     }
 
