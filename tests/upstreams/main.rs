@@ -11,5 +11,6 @@ mod redis;
 mod rig;
 mod secrets;
 mod server;
+mod several;
 #[path = "../kit/skipped.rs"]
 mod skipped;
