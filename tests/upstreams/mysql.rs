@@ -251,6 +251,7 @@ fn each_missing_privilege_of_mayflys_own_account_is_named_before_anything_is_mad
         format!("GRANT CONNECTION ADMIN ON *.* TO {own}"),
         format!("GRANT ALTER ROUTINE ON `team\\_a`.* TO {own} WITH GRANT OPTION"),
         format!("GRANT DROP ON `team\\_a`.* TO {own} WITH GRANT OPTION"),
+        format!("GRANT EVENT ON `team\\_a`.* TO {own} WITH GRANT OPTION"),
         String::from("orders"),
         format!("GRANT SELECT (User, Host) ON mysql.user TO {own}"),
         format!("GRANT {all} ON `team\\_a`.* TO {own} WITH GRANT OPTION"),

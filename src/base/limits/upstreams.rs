@@ -57,11 +57,11 @@ pub const MYSQL_SESSIONS_LOOK_MS: u64 = 50;
 pub const MYSQL_SESSIONS_LOOKS: u32 = 100;
 /// Looks at the sessions of a user before it is dropped, half a second: most sessions have ended by then.
 pub const MYSQL_SESSIONS_FIRST_LOOKS: u32 = 10;
-/// Longest name of a database, a table or a routine of MySQL, characters.
+/// Longest name of a database, a table or a routine, characters: the limit of MySQL and MariaDB.
 pub const MYSQL_NAME_BYTES: usize = 64;
-/// Longest name of a user of MySQL, characters; MariaDB allows more.
+/// Longest name of a user, characters: the limit of MySQL. MariaDB allows more.
 pub const MYSQL_USER_BYTES: usize = 32;
-/// Longest host of an account of MySQL, characters.
+/// Longest host of an account, characters: the limit of MySQL.
 pub const MYSQL_HOST_BYTES: usize = 255;
 /// Databases of one registration in which scopes grant privileges to make stored objects. They are a part of the terms of each lease.
 pub const MYSQL_OBJECT_DATABASES: usize = 16;
@@ -76,7 +76,7 @@ pub const REDIS_ANSWER_BYTES: u64 = 32 * 1024 * 1024;
 pub const REDIS_SESSIONS_LOOK_MS: u64 = 50;
 /// Looks at the sessions of a user that is being deleted, in one attempt: 2 s. The lease is tried again after that.
 pub const REDIS_SESSIONS_LOOKS: u32 = 40;
-/// Longest name of mayfly's own user at Redis, bytes.
+/// Longest name of mayfly's own user at Redis, bytes. Redis has no limit; nobody types more.
 pub const REDIS_USER_BYTES: usize = 128;
 /// Longest name of a command or pattern of keys or channels in a registration, bytes.
 pub const REDIS_RULE_BYTES: usize = 256;

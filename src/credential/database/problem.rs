@@ -94,3 +94,17 @@ impl<C> From<SecretError> for DatabaseProblem<C> {
         DatabaseProblem::new(OWN_PASSWORD, error.to_string())
     }
 }
+
+/// Why an account was not made.
+pub struct NotMade<C> {
+    /// The error.
+    pub problem: DatabaseProblem<C>,
+    /// The account may exist, or may come to exist.
+    pub unknown: bool,
+}
+
+impl<C> From<DatabaseProblem<C>> for NotMade<C> {
+    fn from(problem: DatabaseProblem<C>) -> NotMade<C> {
+        NotMade { problem, unknown: false }
+    }
+}

@@ -14,9 +14,10 @@ use super::problem::MyProblem;
 use super::session::{Dialect, MySession};
 use super::settings::{MysqlSettings, PrivilegeGrant};
 use super::verifier;
+use crate::database::problem::NotMade;
 
 /// A user to be made.
-pub struct NewUser<'a> {
+pub struct NewMysqlUser<'a> {
     /// The user's name.
     pub name: &'a str,
     /// The user's password. Only its verifier is sent.
@@ -25,20 +26,6 @@ pub struct NewUser<'a> {
     pub random: [u8; 16],
     /// Days after which the password is no longer accepted: the server counts in whole days.
     pub days: u64,
-}
-
-/// Why a user was not made.
-pub struct NotMade {
-    /// The error.
-    pub problem: MyProblem,
-    /// The user may exist.
-    pub unknown: bool,
-}
-
-impl From<MyProblem> for NotMade {
-    fn from(problem: MyProblem) -> NotMade {
-        NotMade { problem, unknown: false }
-    }
 }
 
 /// The privileges of mayfly's own account on the whole server.
@@ -67,8 +54,8 @@ pub async fn make(
     session: &mut MySession,
     settings: &MysqlSettings,
     scopes: &[String],
-    user: &NewUser<'_>,
-) -> Result<(), NotMade> {
+    user: &NewMysqlUser<'_>,
+) -> Result<(), NotMade<u16>> {
     let grants: Vec<&PrivilegeGrant> = settings.grants.iter().filter(|grant| scopes.contains(&grant.scope)).collect();
     if let Some(scope) = scopes.iter().find(|scope| grants.iter().all(|grant| grant.scope != **scope)) {
         return Err(MyProblem::new("reading the registration", format!("it grants nothing for scope {scope:?}")).into());
@@ -170,7 +157,7 @@ pub async fn users(session: &mut MySession, name: &str, host: &str) -> Result<u6
     found.ok_or_else(|| MyProblem::new("looking for the user", "the server gave no answer"))
 }
 
-fn create(dialect: Dialect, settings: &MysqlSettings, account: &str, user: &NewUser<'_>) -> Zeroizing<String> {
+fn create(dialect: Dialect, settings: &MysqlSettings, account: &str, user: &NewMysqlUser<'_>) -> Zeroizing<String> {
     let usual = match dialect {
         Dialect::MariaDb => "mysql_native_password",
         Dialect::MySql => "caching_sha2_password",

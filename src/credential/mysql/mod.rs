@@ -20,17 +20,18 @@ mod verifier;
 
 use std::sync::Arc;
 
-use self::make::{NewUser, NotMade};
+use self::make::NewMysqlUser;
 use self::problem::MyProblem;
 use self::session::{MyLogin, MySession};
 use self::settings::{MysqlSettings, MysqlTerms, object_databases, place};
-use self::undo::OldUser;
+use self::undo::OldMysqlUser;
 use crate::access::UpstreamAccess;
 use crate::connector::{
     ConnectorFuture, MakeError, MintOrder, RepeatResponse, UndoError, UndoOrder, UpstreamConnector, UpstreamCredential,
     UpstreamHandle,
 };
 use crate::connectors::ConnectorEntry;
+use crate::database::problem::NotMade;
 use crate::database::{LoginPlace, account_of, login, own_password, refused, section_of, terms_of};
 use crate::{CredentialKind, CredentialMaterial};
 use mayfly_base::limits;
@@ -78,7 +79,7 @@ impl MysqlConnector {
         let password = order.password()?;
         let mut session = self.admin(&order.issued.upstream, &terms).await.map_err(refused)?;
         let life = order.issued.expires_at.saturating_sub(order.issued.issued_at);
-        let user = NewUser {
+        let user = NewMysqlUser {
             name: order.handle,
             password: &password,
             random: self.access.system().random16(),
@@ -97,7 +98,7 @@ impl MysqlConnector {
     async fn undo_user(&self, order: &UndoOrder<'_>) -> Result<(), MyProblem> {
         let terms: MysqlTerms = terms_of(order.terms).map_err(|e| MyProblem::new("reading the lease", e))?;
         let mut session = self.admin(&order.lease.upstream, &terms).await?;
-        undo::undo(&mut session, &OldUser { name: &order.lease.handle, terms: &terms }).await?;
+        undo::undo(&mut session, &OldMysqlUser { name: &order.lease.handle, terms: &terms }).await?;
         session.close().await;
         Ok(())
     }
@@ -105,7 +106,7 @@ impl MysqlConnector {
     async fn user_is_gone(&self, order: &UndoOrder<'_>) -> Result<bool, MyProblem> {
         let terms: MysqlTerms = terms_of(order.terms).map_err(|e| MyProblem::new("reading the lease", e))?;
         let mut session = self.admin(&order.lease.upstream, &terms).await?;
-        let gone = undo::is_gone(&mut session, &OldUser { name: &order.lease.handle, terms: &terms }).await?;
+        let gone = undo::is_gone(&mut session, &OldMysqlUser { name: &order.lease.handle, terms: &terms }).await?;
         session.close().await;
         Ok(gone)
     }

@@ -30,14 +30,14 @@ const OBJECTS: [(&str, &str); 4] = [
 ];
 
 /// A user to be undone.
-pub struct OldUser<'a> {
+pub struct OldMysqlUser<'a> {
     /// The user's name.
     pub name: &'a str,
     /// The terms of its lease.
     pub terms: &'a MysqlTerms,
 }
 
-impl OldUser<'_> {
+impl OldMysqlUser<'_> {
     fn account(&self) -> String {
         format!("'{}'@'{}'", self.name, self.terms.from_host)
     }
@@ -52,7 +52,7 @@ impl OldUser<'_> {
 ///
 /// The user is dropped before all of its sessions have ended: a session that rolls back a long transaction would hold that up, and events of the
 /// user could begin new ones again and again, which they cannot without the user. What is left then is ended and dropped until nothing is.
-pub async fn undo(session: &mut MySession, user: &OldUser<'_>) -> Result<(), MyProblem> {
+pub async fn undo(session: &mut MySession, user: &OldMysqlUser<'_>) -> Result<(), MyProblem> {
     end_maker(session, user).await?;
     let account = user.account();
     if users(session, user.name, &user.terms.from_host).await? > 0 {
@@ -77,7 +77,7 @@ pub async fn undo(session: &mut MySession, user: &OldUser<'_>) -> Result<(), MyP
 }
 
 /// Whether neither the user, nor a session of it, nor an object that acts for it exists.
-pub async fn is_gone(session: &mut MySession, user: &OldUser<'_>) -> Result<bool, MyProblem> {
+pub async fn is_gone(session: &mut MySession, user: &OldMysqlUser<'_>) -> Result<bool, MyProblem> {
     if users(session, user.name, &user.terms.from_host).await? > 0 {
         return Ok(false);
     }
@@ -99,7 +99,7 @@ fn gone(done: Result<(), MyProblem>) -> Result<(), MyProblem> {
 
 /// Ends the session that makes the user. Afterwards none of its statements is carried out any more: each was sent after the answer to the one
 /// before, and the first took the lock. A session of anybody else makes no user, whatever locks it takes.
-async fn end_maker(session: &mut MySession, user: &OldUser<'_>) -> Result<(), MyProblem> {
+async fn end_maker(session: &mut MySession, user: &OldMysqlUser<'_>) -> Result<(), MyProblem> {
     let step = "ending the session that makes the user";
     for _ in 0..limits::MYSQL_SESSIONS_LOOKS {
         let Some(id) = session.number(step, MAKER, (user.name,)).await? else { return Ok(()) };
@@ -147,7 +147,7 @@ async fn kill(session: &mut MySession, step: &'static str, id: u64) -> Result<()
 /// An object that acts for the user: its database, its sort in a statement, and its name.
 type StoredObject = (String, String, String);
 
-async fn objects(session: &mut MySession, user: &OldUser<'_>) -> Result<Vec<StoredObject>, MyProblem> {
+async fn objects(session: &mut MySession, user: &OldMysqlUser<'_>) -> Result<Vec<StoredObject>, MyProblem> {
     let (mut all, definer) = (Vec::new(), user.definer());
     for (_, query) in OBJECTS {
         for database in &user.terms.object_databases {
@@ -159,7 +159,7 @@ async fn objects(session: &mut MySession, user: &OldUser<'_>) -> Result<Vec<Stor
     Ok(all)
 }
 
-async fn drop_objects(session: &mut MySession, user: &OldUser<'_>) -> Result<(), MyProblem> {
+async fn drop_objects(session: &mut MySession, user: &OldMysqlUser<'_>) -> Result<(), MyProblem> {
     let step = "dropping what the user made";
     for (database, sort, name) in objects(session, user).await?.into_iter().take(limits::MYSQL_OBJECTS) {
         let (word, privilege) = match sort.as_str() {

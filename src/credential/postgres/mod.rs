@@ -22,7 +22,7 @@ use std::sync::Arc;
 use tokio_postgres::error::SqlState;
 use zeroize::Zeroizing;
 
-use self::make::{NewRole, NotMade};
+use self::make::NewRole;
 use self::problem::PgProblem;
 use self::session::{PgLogin, PgSession};
 use self::settings::{PostgresSettings, PostgresTerms, place};
@@ -33,6 +33,7 @@ use crate::connector::{
     UpstreamHandle,
 };
 use crate::connectors::ConnectorEntry;
+use crate::database::problem::NotMade;
 use crate::database::{LoginPlace, account_of, login, own_password, refused, section_of, terms_of};
 use crate::{CredentialKind, CredentialMaterial};
 use mayfly_base::limits;

@@ -9,27 +9,14 @@ use zeroize::Zeroizing;
 use super::problem::RedisProblem;
 use super::session::RedisSession;
 use super::settings::{CommandGrant, RedisSettings};
+use crate::database::problem::NotMade;
 
 /// A user to be made.
-pub struct NewUser<'a> {
+pub struct NewRedisUser<'a> {
     /// The user's name.
     pub name: &'a str,
     /// The user's password. Only its SHA-256 is sent: it is random with 256 bits, so that a fast hash gives nothing away.
     pub password: &'a str,
-}
-
-/// Why a user was not made.
-pub struct NotMade {
-    /// The error.
-    pub problem: RedisProblem,
-    /// The user may exist.
-    pub unknown: bool,
-}
-
-impl From<RedisProblem> for NotMade {
-    fn from(problem: RedisProblem) -> NotMade {
-        NotMade { problem, unknown: false }
-    }
 }
 
 /// The largest number of a session, which none has.
@@ -40,8 +27,8 @@ pub async fn make(
     session: &mut RedisSession,
     settings: &RedisSettings,
     scopes: &[String],
-    user: &NewUser<'_>,
-) -> Result<(), NotMade> {
+    user: &NewRedisUser<'_>,
+) -> Result<(), NotMade<String>> {
     let grants: Vec<&CommandGrant> = settings.grants.iter().filter(|grant| scopes.contains(&grant.scope)).collect();
     if let Some(scope) = scopes.iter().find(|scope| grants.iter().all(|grant| grant.scope != **scope)) {
         return Err(RedisProblem::new("reading the registration", format!("it grants nothing for scope {scope:?}")).into());

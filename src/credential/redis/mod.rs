@@ -17,17 +17,18 @@ mod undo;
 
 use std::sync::Arc;
 
-use self::make::{NewUser, NotMade};
+use self::make::NewRedisUser;
 use self::problem::RedisProblem;
 use self::session::{RedisLogin, RedisSession};
 use self::settings::{RedisSettings, RedisTerms, place};
-use self::undo::OldUser;
+use self::undo::OldRedisUser;
 use crate::access::UpstreamAccess;
 use crate::connector::{
     ConnectorFuture, MakeError, MintOrder, RepeatResponse, UndoError, UndoOrder, UpstreamConnector, UpstreamCredential,
     UpstreamHandle,
 };
 use crate::connectors::ConnectorEntry;
+use crate::database::problem::NotMade;
 use crate::database::{LoginPlace, account_of, login, own_password, refused, section_of, terms_of};
 use crate::{CredentialKind, CredentialMaterial};
 use mayfly_ledger::upstream::registry::Kind;
@@ -71,7 +72,7 @@ impl RedisConnector {
         let made = self.answer(order, &terms)?;
         let password = order.password()?;
         let mut session = self.admin(&order.issued.upstream, &terms).await.map_err(refused)?;
-        let user = NewUser { name: order.handle, password: &password };
+        let user = NewRedisUser { name: order.handle, password: &password };
         match make::make(&mut session, &settings, &order.issued.scopes, &user).await {
             Ok(()) => Ok(made),
             Err(NotMade { problem, unknown: true }) => Err(MakeError::Unknown(problem.to_string())),
@@ -82,13 +83,13 @@ impl RedisConnector {
     async fn undo_user(&self, order: &UndoOrder<'_>) -> Result<(), RedisProblem> {
         let terms: RedisTerms = terms_of(order.terms).map_err(|e| RedisProblem::new("reading the lease", e))?;
         let mut session = self.admin(&order.lease.upstream, &terms).await?;
-        undo::undo(&mut session, &OldUser { name: &order.lease.handle, admin: &terms.admin }).await
+        undo::undo(&mut session, &OldRedisUser { name: &order.lease.handle, admin: &terms.admin }).await
     }
 
     async fn user_is_gone(&self, order: &UndoOrder<'_>) -> Result<bool, RedisProblem> {
         let terms: RedisTerms = terms_of(order.terms).map_err(|e| RedisProblem::new("reading the lease", e))?;
         let mut session = self.admin(&order.lease.upstream, &terms).await?;
-        undo::is_gone(&mut session, &OldUser { name: &order.lease.handle, admin: &terms.admin }).await
+        undo::is_gone(&mut session, &OldRedisUser { name: &order.lease.handle, admin: &terms.admin }).await
     }
 
     async fn log_in(&self, order: &MintOrder<'_>, answer: &CredentialMaterial) -> Result<String, MakeError> {

@@ -13,7 +13,7 @@ use super::session::RedisSession;
 use mayfly_base::limits;
 
 /// A user to be undone.
-pub struct OldUser<'a> {
+pub struct OldRedisUser<'a> {
     /// The user's name.
     pub name: &'a str,
     /// The ACL user that mayfly logs in as.
@@ -21,7 +21,7 @@ pub struct OldUser<'a> {
 }
 
 /// Undoes a user.
-pub async fn undo(session: &mut RedisSession, user: &OldUser<'_>) -> Result<(), RedisProblem> {
+pub async fn undo(session: &mut RedisSession, user: &OldRedisUser<'_>) -> Result<(), RedisProblem> {
     // A session of anybody else makes no user, whatever name it takes.
     let makes = |line: &str| has(line, "name", user.name) && has(line, "user", user.admin);
     end(session, user, "ending the session that makes the user", makes).await?;
@@ -39,7 +39,7 @@ pub async fn undo(session: &mut RedisSession, user: &OldUser<'_>) -> Result<(), 
 }
 
 /// Whether neither the user nor a session of it exists.
-pub async fn is_gone(session: &mut RedisSession, user: &OldUser<'_>) -> Result<bool, RedisProblem> {
+pub async fn is_gone(session: &mut RedisSession, user: &OldRedisUser<'_>) -> Result<bool, RedisProblem> {
     if exists(session, user).await? {
         return Ok(false);
     }
@@ -47,21 +47,21 @@ pub async fn is_gone(session: &mut RedisSession, user: &OldUser<'_>) -> Result<b
     Ok(!all.lines().any(|line| has(line, "user", user.name)))
 }
 
-async fn exists(session: &mut RedisSession, user: &OldUser<'_>) -> Result<bool, RedisProblem> {
+async fn exists(session: &mut RedisSession, user: &OldRedisUser<'_>) -> Result<bool, RedisProblem> {
     let found = session.run("looking for the user", &["ACL", "GETUSER", user.name]).await;
     Ok(!matches!(found.map_err(|p| p.lacking(user.admin, "+acl|getuser"))?, Value::Nil))
 }
 
 /// Where the server keeps its users in a file, the file loses the user as well: otherwise, somebody else's `ACL SAVE` would have kept it, and a
 /// restart would bring it back.
-async fn save(session: &mut RedisSession, user: &OldUser<'_>) -> Result<(), RedisProblem> {
+async fn save(session: &mut RedisSession, user: &OldRedisUser<'_>) -> Result<(), RedisProblem> {
     match session.run("saving the users", &["ACL", "SAVE"]).await {
         Err(problem) if problem.says("not configured to use an ACL file") => Ok(()),
         done => done.map(|_| ()).map_err(|p| p.lacking(user.admin, "+acl|save")),
     }
 }
 
-async fn sessions(session: &mut RedisSession, user: &OldUser<'_>, step: &'static str) -> Result<String, RedisProblem> {
+async fn sessions(session: &mut RedisSession, user: &OldRedisUser<'_>, step: &'static str) -> Result<String, RedisProblem> {
     let listed = session.run(step, &["CLIENT", "LIST"]).await.map_err(|p| p.lacking(user.admin, "+client|list"))?;
     match listed {
         Value::BulkString(text) => Ok(String::from_utf8_lossy(&text).into_owned()),
@@ -78,7 +78,7 @@ fn has(line: &str, field: &str, value: &str) -> bool {
 /// Ends sessions, and looks until there are none.
 async fn end(
     session: &mut RedisSession,
-    user: &OldUser<'_>,
+    user: &OldRedisUser<'_>,
     step: &'static str,
     of: impl Fn(&str) -> bool,
 ) -> Result<(), RedisProblem> {
