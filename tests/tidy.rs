@@ -205,7 +205,10 @@ fn the_pure_parts_know_no_files_sockets_or_tasks() {
         let waits = [
             "src/credential/lease/",
             "src/credential/access/",
+            "src/credential/database/",
             "src/credential/postgres/",
+            "src/credential/mysql/",
+            "src/credential/redis/",
             "src/credential/github/",
             "src/credential/oauth/",
             "src/credential/federation/",

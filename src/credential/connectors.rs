@@ -40,6 +40,10 @@ pub const TABLE: &[ConnectorEntry] = &[
     super::federation::ENTRY,
     #[cfg(feature = "aws")]
     super::aws::ENTRY,
+    #[cfg(feature = "mysql")]
+    super::mysql::ENTRY,
+    #[cfg(feature = "redis")]
+    super::redis::ENTRY,
 ];
 
 /// The readers of the sections of registrations, for [`mayfly_ledger::upstream::file::parse`].

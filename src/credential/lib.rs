@@ -22,6 +22,8 @@ pub mod batch;
 mod batch_tests;
 pub mod connector;
 pub mod connectors;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "redis"))]
+mod database;
 #[cfg(feature = "federation")]
 mod federation;
 #[cfg(feature = "github")]
@@ -31,10 +33,14 @@ pub mod keyring;
 pub mod kind;
 pub mod lease;
 pub mod minted;
+#[cfg(feature = "mysql")]
+mod mysql;
 #[cfg(feature = "oauth")]
 mod oauth;
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(feature = "redis")]
+mod redis;
 pub mod reference;
 pub mod sign_in;
 pub mod status_list;

@@ -32,6 +32,13 @@ pub const UPSTREAM_PAUSE_MIN_MS: u64 = 1_000;
 /// Longest such pause before jitter, which at most doubles it, milliseconds: an upstream that answers again is used again within a minute.
 pub const UPSTREAM_PAUSE_MAX_MS: u64 = 30_000;
 
+/// Entries of `grants` in the registration of a database.
+pub const DATABASE_GRANTS: usize = 64;
+/// Sessions of one credential, where the registration of a database names no number: one for the program, and some for a pool.
+pub const DATABASE_CONNECTIONS: u64 = 4;
+/// Most sessions of one credential. As `max_connections` of PostgreSQL by default, 100; MySQL allows 151.
+pub const DATABASE_CONNECTIONS_MOST: u64 = 100;
+
 /// Longest time of one statement at PostgreSQL, milliseconds. Four fit into `LEASE_MAKE_MS`.
 pub const POSTGRES_STATEMENT_MS: u64 = 5_000;
 /// Longest wait for a lock at PostgreSQL, milliseconds. Below `POSTGRES_STATEMENT_MS`, so that the error names the lock.
@@ -43,16 +50,10 @@ pub const POSTGRES_IDLE_MS: u64 = 3_000;
 pub const POSTGRES_SESSIONS_LOOK_MS: u64 = 50;
 /// Looks at the sessions of a role that is being dropped, in one attempt: 5 s. The lease is tried again after that.
 pub const POSTGRES_SESSIONS_LOOKS: u32 = 100;
-/// Entries of `grants` in a registration.
-pub const POSTGRES_GRANTS: usize = 64;
 /// Longest identifier of PostgreSQL, bytes: `NAMEDATALEN` - 1.
 pub const POSTGRES_NAME_BYTES: usize = 63;
 /// Longest name of a table or signature of a function in a registration, bytes: a schema, a name, quotes, and some argument types.
 pub const POSTGRES_OBJECT_BYTES: usize = 512;
-/// Sessions of one credential, where the registration names no number: one for the program, and some for a pool.
-pub const POSTGRES_CONNECTIONS: u64 = 4;
-/// Most sessions of one credential. As `max_connections` of PostgreSQL by default, 100.
-pub const POSTGRES_CONNECTIONS_MOST: u64 = 100;
 /// Databases of one server in which an attempt to drop a role clears what the role owns. The lease is tried again for the rest.
 pub const POSTGRES_DATABASES: usize = 16;
 /// Attempts to create a role whose transaction somebody else's change of the same privileges ended. mayfly's own wait for each other; an
@@ -151,3 +152,41 @@ pub const OAUTH_STORE_TRIES: u32 = 8;
 pub const OAUTH_STORE_PAUSE_MS: u64 = 1_000;
 /// Grants that are refreshed or revoked at once without being asked: a server that hangs keeps one place of these for `OAUTH_REFRESH_MS`.
 pub const OAUTH_TENDED_AT_ONCE: usize = 8;
+
+/// Longest time of one statement at MySQL, milliseconds. As `POSTGRES_STATEMENT_MS`.
+pub const MYSQL_STATEMENT_MS: u64 = 5_000;
+/// Longest wait for a lock at MySQL, seconds: MySQL counts in seconds. Below `MYSQL_STATEMENT_MS`, so that the error names the lock.
+pub const MYSQL_LOCK_S: u64 = 3;
+/// Longest pause between two statements of mayfly's own session at MySQL, seconds. The server ends a session that pauses for longer.
+pub const MYSQL_IDLE_S: u64 = 10;
+/// Largest packet that is taken from a MySQL server, bytes. The largest answers are lists of sessions and of stored objects.
+pub const MYSQL_PACKET_BYTES: usize = 4 * 1024 * 1024;
+/// Pause between two looks at the sessions of a user that is being dropped, milliseconds. MySQL ends a session within a few.
+pub const MYSQL_SESSIONS_LOOK_MS: u64 = 50;
+/// Looks at the sessions of a user that is being dropped, in one attempt: 5 s. The lease is tried again after that.
+pub const MYSQL_SESSIONS_LOOKS: u32 = 100;
+/// Looks at the sessions of a user before it is dropped, half a second: most sessions have ended by then.
+pub const MYSQL_SESSIONS_FIRST_LOOKS: u32 = 10;
+/// Longest name of a database, a table or a routine, characters: the limit of MySQL and MariaDB.
+pub const MYSQL_NAME_BYTES: usize = 64;
+/// Longest name of a user, characters: the limit of MySQL. MariaDB allows more.
+pub const MYSQL_USER_BYTES: usize = 32;
+/// Longest host of an account, characters: the limit of MySQL.
+pub const MYSQL_HOST_BYTES: usize = 255;
+/// Databases of one registration in which scopes grant privileges to make stored objects. They are a part of the terms of each lease.
+pub const MYSQL_OBJECT_DATABASES: usize = 16;
+/// Stored objects of one user that one attempt to undo drops. The lease is tried again for the rest.
+pub const MYSQL_OBJECTS: usize = 500;
+
+/// Longest time of one command at Redis, milliseconds. As `POSTGRES_STATEMENT_MS`: a server that is busy with a script answers nobody.
+pub const REDIS_COMMAND_MS: u64 = 5_000;
+/// Most bytes of one command's answer from a Redis server: the list of the sessions of 60,000 clients.
+pub const REDIS_ANSWER_BYTES: u64 = 32 * 1024 * 1024;
+/// Pause between two looks at the sessions of a user that is being deleted, milliseconds. Redis ends a session at once.
+pub const REDIS_SESSIONS_LOOK_MS: u64 = 50;
+/// Looks at the sessions of a user that is being deleted, in one attempt: 2 s. The lease is tried again after that.
+pub const REDIS_SESSIONS_LOOKS: u32 = 40;
+/// Longest name of mayfly's own user at Redis, bytes. Redis has no limit; nobody types more.
+pub const REDIS_USER_BYTES: usize = 128;
+/// Longest name of a command or pattern of keys or channels in a registration, bytes.
+pub const REDIS_RULE_BYTES: usize = 256;

@@ -247,12 +247,12 @@ impl ProgramCredentials {
         [databases, sessions].into_iter().flatten().flatten().copied()
     }
 
-    /// The environment variables: the credentials, the addresses where they are accepted, and the task. The variables of libpq are for one
-    /// database, and those of the AWS SDKs for one session, so with several of them there are only their own variables.
+    /// The environment variables: the credentials, the addresses where they are accepted, and the task. The variables of clients are for one
+    /// database of a kind, and those of the AWS SDKs for one session, so with several there are only their own variables.
     pub fn each(&self, mut set: impl FnMut(&str, &str)) {
-        let mut databases = self.held.iter().filter_map(|one| one.database.as_ref());
-        if let (Some(only), None) = (databases.next(), databases.next()) {
-            only.libpq.iter().for_each(|(name, value)| set(name, value));
+        let databases = || self.held.iter().filter_map(|one| one.database.as_ref());
+        for one in databases().filter(|one| databases().filter(|other| other.kind == one.kind).count() == 1) {
+            one.client.iter().for_each(|(name, value)| set(name, value));
         }
         let mut sessions = self.held.iter().filter_map(|one| one.session.as_ref());
         if let (Some(only), None) = (sessions.next(), sessions.next()) {
