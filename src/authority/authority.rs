@@ -27,6 +27,7 @@ use crate::trust::own_domain::OwnDomain;
 use crate::trust::own_svid::OwnSvid;
 use mayfly_base::limits;
 use mayfly_base::refusal::Fault;
+use crate::secrets::SecretRotations;
 use mayfly_base::system::System;
 use mayfly_base::trace::{self, Tracer};
 use mayfly_credential::keyring::{Keyring, Sealer};
@@ -126,6 +127,8 @@ pub struct Authority {
     pub(crate) changing: Mutex<()>,
     /// Notified when a signing key is revoked, so that another key takes its place at once.
     pub key_revoked: Notify,
+    /// The rotation of static secrets.
+    pub rotations: SecretRotations,
     /// The start of this process by the wall clock and by the monotonic clock.
     pub began: (Millis, u64),
 }
@@ -264,11 +267,14 @@ impl Authority {
             readers: Arc::new(Semaphore::new(limits::READERS)),
             changing: Mutex::new(()),
             key_revoked: Notify::new(),
+            rotations: SecretRotations::default(),
             began,
         });
         authority.ledger.peek(|state| authority.compile(state));
         authority.load_keys()?;
         authority.load_bundles()?;
+        let vault: std::sync::Weak<Authority> = Arc::downgrade(&authority);
+        authority.leases.vault().fill(vault);
         let weak = Arc::downgrade(&authority);
         authority.ledger.observe(move |batch| {
             if let Some(authority) = weak.upgrade() {

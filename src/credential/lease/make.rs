@@ -33,6 +33,14 @@ pub(super) fn failed(kind: CredentialKind, why: &str) -> Error {
     Error::Refusal(no.retry(Duration::from_secs(1)))
 }
 
+/// Why a credential was not made. The request is not worth repeating before an operator has acted, if the connector says so.
+pub(super) fn not_made(kind: CredentialKind, why: &MakeError) -> Error {
+    match why {
+        MakeError::NotReleased(what) => Error::Refusal(Refusal::new(Reason::NotServed, brief(what))),
+        other => failed(kind, &other.to_string()),
+    }
+}
+
 impl<D: LeaseLedger> LeaseDriver<D> {
     /// Makes a credential of a kind that an upstream makes. The lease is durable before the upstream is asked. `group`: the number that
     /// ties the credential's records together.
@@ -54,7 +62,7 @@ impl<D: LeaseLedger> LeaseDriver<D> {
             false => None,
         };
         parts.draft.key = key.as_ref().map_or_else(String::new, |key| key.id().to_owned());
-        let named = remote.name(&order(credential, lease, None, &parts)).map_err(|e| failed(kind, &e.to_string()))?;
+        let named = remote.name(&order(credential, lease, None, &parts)).map_err(|e| not_made(kind, &e))?;
 
         let place = self.making.enter(&parts.draft.upstream)?;
         let system = self.system.clone();
@@ -63,7 +71,7 @@ impl<D: LeaseLedger> LeaseDriver<D> {
         let order = MintOrder { passwords: key.as_deref(), ..order(credential, lease, Some(&named), &parts) };
         let made = self.ask(&*remote, &order, &mut making).await;
         drop(place);
-        let made = fitting(kind, made.map_err(|e| failed(kind, &e.to_string()))?)?;
+        let made = fitting(kind, made.map_err(|e| not_made(kind, &e))?)?;
         let novelty = if parts.draft.replaces.is_empty() { Novelty::New } else { Novelty::Replaced };
         let summary = summary(&parts.draft, credential, kind, parts.revision, novelty, made.irrevocable)?;
         let lapse = OutcomeReporter::new(move |outcome| making.end(outcome));
@@ -126,7 +134,7 @@ impl<D: LeaseLedger> LeaseDriver<D> {
         };
         match &made {
             Ok(_) => making.fate = CreationResult::Made,
-            Err(MakeError::Refused(_)) => making.fate = CreationResult::NeverMade,
+            Err(MakeError::Refused(_) | MakeError::NotReleased(_)) => making.fate = CreationResult::NeverMade,
             Err(MakeError::Unknown(_)) => {}
         }
         made

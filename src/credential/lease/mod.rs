@@ -248,6 +248,11 @@ impl<D: LeaseLedger> LeaseDriver<D> {
         self.connectors.remotes.derives(kind)
     }
 
+    /// Where the server puts its sealed secrets once it has them.
+    pub fn vault(&self) -> &crate::access::vault::VaultSlot {
+        self.connectors.remotes.vault()
+    }
+
     /// The implementation that makes a kind. Refused with NOT_SERVED, before anything is done, where this server has none.
     pub fn maker(&self, kind: CredentialKind) -> Result<&Arc<dyn UpstreamConnector>, Refusal> {
         self.connectors.remotes.of(kind).ok_or_else(|| {

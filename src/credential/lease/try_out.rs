@@ -110,7 +110,7 @@ impl<D: LeaseLedger> LeaseDriver<D> {
             opened_at: now,
             issued: false,
         };
-        let undo = UndoOrder { id: lease, lease: &there, terms: &named.terms };
+        let undo = UndoOrder { id: lease, lease: &there, terms: &named.terms, cause: None };
         let undone = log.note("revoke it", self.call(remote.undo(&undo)).await).is_some();
         let gone = self.call(remote.is_gone(&undo)).await;
         let gone = gone.and_then(|gone| if gone { Ok(()) } else { Err("it is still there".to_owned()) });

@@ -187,7 +187,7 @@ impl<D: LeaseLedger> LeaseDriver<D> {
     }
 
     async fn attempt(&self, id: LeaseId, lease: Lease, terms: Arc<str>, cause: UndoCause, given: Option<UndoRequest>) {
-        let order = UndoOrder { id, lease: &lease, terms: &terms };
+        let order = UndoOrder { id, lease: &lease, terms: &terms, cause: Some(cause) };
         match self.undo(&order, cause, given).await {
             Ok(UndoResult::Closed) => self.queue.forget(id),
             Ok(UndoResult::Watch(ms)) => self.queue.later(id, &lease.upstream, self.system.steady().saturating_add(ms)),

@@ -21,6 +21,8 @@ pub struct SettingsContext<'a> {
     pub target: Option<&'a str>,
     /// The scopes.
     pub scopes: Option<&'a [RegisteredScope]>,
+    /// The interval of rotations in seconds; the inner `None`: there is none.
+    pub rotation: Option<Option<u64>>,
 }
 
 /// Reads the section of a kind into JSON, and reports what is wrong with it. The same section, or the section that [`KindSettings::section`]
