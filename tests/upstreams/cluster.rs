@@ -97,17 +97,22 @@ impl Cluster {
         self.sql(
             "orders",
             &format!(
-                "CREATE ROLE mayfly LOGIN CREATEROLE PASSWORD '{ADMIN_PASSWORD}'; GRANT pg_signal_backend TO mayfly;
+                "CREATE ROLE mayfly LOGIN CREATEROLE PASSWORD '{ADMIN_PASSWORD}';
                  CREATE ROLE orders_owner; GRANT orders_owner TO mayfly;
                  CREATE TABLE public.orders (id int PRIMARY KEY, what text); INSERT INTO public.orders VALUES (1, 'a book');
                  CREATE TABLE public.\"Odd \"\"Name\"\"\" (id int);
                  CREATE TABLE public.secrets (id int);
+                 CREATE SEQUENCE public.numbers; CREATE TABLE public.bin (id int);
+                 GRANT USAGE ON SEQUENCE public.numbers TO mayfly WITH GRANT OPTION;
+                 GRANT DELETE, TRUNCATE ON public.bin TO mayfly WITH GRANT OPTION;
                  GRANT SELECT, INSERT, UPDATE ON public.orders TO mayfly WITH GRANT OPTION;
                  GRANT SELECT ON public.\"Odd \"\"Name\"\"\" TO mayfly WITH GRANT OPTION;
                  GRANT USAGE, CREATE ON SCHEMA public TO mayfly WITH GRANT OPTION;"
             ),
         );
         self.sql("archive", "GRANT CREATE ON SCHEMA public TO PUBLIC");
+        self.sql("postgres", "CREATE DATABASE walled");
+        self.sql("postgres", "REVOKE CONNECT ON DATABASE walled FROM PUBLIC; GRANT CONNECT ON DATABASE walled TO mayfly");
     }
 
     /// `psql` with this login.

@@ -113,6 +113,54 @@ fn what_a_login_made_can_be_given_to_another_role() {
     assert_eq!(owner, ["orders_owner"]);
 }
 
+/// Privileges that come without one on columns: `DROP OWNED` alone cannot take them back.
+#[test]
+fn a_login_with_a_sequence_or_with_delete_only_goes_away() {
+    let Some(cluster) = cluster() else { return };
+    let target = plain(cluster);
+    let file = registration("narrow", &target, "plaintext = true").split("[[postgres.grants]]").next().unwrap().to_owned();
+    let grant = |scope: &str, on: &str, name: &str, privileges: &str| {
+        format!("[[postgres.grants]]\nscope = \"{scope}\"\non = \"{on}\"\nnames = [\"{name}\"]\nprivileges = [{privileges}]\n")
+    };
+    let file = file
+        + &grant("orders:read", "sequences", "public.numbers", "\"USAGE\"")
+        + &grant("orders:write", "tables", "public.bin", "\"DELETE\", \"TRUNCATE\"");
+    let mut rig = Rig::new(&[("narrow", file)]);
+    rig.secret("narrow", &target, ADMIN_PASSWORD);
+    rig.start();
+    let task = rig.open("narrow");
+    let read = login(&rig.exchange(wanted("narrow", &task, "orders:read", "one")).unwrap());
+    assert_eq!(psql(cluster, &read, "orders", "SELECT nextval('public.numbers') > 0").unwrap(), "t");
+    let write = login(&rig.exchange(wanted("narrow", &task, "orders:write", "two")).unwrap());
+    psql(cluster, &write, "orders", "DELETE FROM public.bin").unwrap();
+    rig.complete(&task);
+    assert!(rig.settled(cluster, "narrow", "completed").is_empty());
+    assert!(cluster.roles_of("narrow").is_empty());
+}
+
+/// A database that not everybody may connect to, and an upstream that refused: no lease stays.
+#[test]
+fn a_login_that_could_not_connect_is_not_made_and_leaves_no_lease() {
+    let Some(cluster) = cluster() else { return };
+    let target = plain(cluster).replace("/orders", "/walled");
+    let file = registration("walled", &target, "plaintext = true").split("[[postgres.grants]]").next().unwrap().to_owned();
+    let all = "on = \"schemas\"\nnames = [\"pg_catalog\"]\nprivileges = [\"USAGE\"]\n";
+    let grants = ["orders:read", "orders:write"].map(|scope| format!("[[postgres.grants]]\nscope = \"{scope}\"\n{all}"));
+    let mut rig = Rig::new(&[("walled", file + &grants.concat())]);
+    rig.secret("walled", &target, ADMIN_PASSWORD);
+    rig.start();
+    let task = rig.open("walled");
+    let no = rig.exchange(wanted("walled", &task, "orders:read", "one")).unwrap_err();
+    assert!(no.message().contains("may not connect to database") && no.message().contains("GRANT CONNECT"), "{no:?}");
+    // Nothing was made, so the lease closes although the upstream cannot be asked any more.
+    std::fs::remove_file(rig.world.dir().join("secrets/walled.toml")).unwrap();
+    rig.exchange(wanted("walled", &task, "orders:read", "two")).unwrap_err();
+    until("no lease is open", || {
+        [pb::UpstreamState::Live, pb::UpstreamState::Pending].into_iter().all(|state| rig.leases("walled", state).is_empty())
+    });
+    assert!(cluster.roles_of("walled").is_empty());
+}
+
 #[test]
 fn a_lease_is_undone_after_its_registration_was_changed_and_retired() {
     let Some(cluster) = cluster() else { return };
@@ -225,8 +273,8 @@ fn an_operator_adds_tests_and_uses_a_database_by_the_command_line() {
     for step in ["make a credential with scope orders:read", "SELECT 1", "revoke it", "verify that it is gone"] {
         assert!(told.contains(step), "{step} is not in {told}");
     }
-    // A permission that is lacking is named with the statement that grants it. Another spelling of the scheme is another target.
-    let other = plain(cluster).replace("postgres://", "postgresql://");
+    // A missing permission is named with the statement that grants it. Another name of the host is another target.
+    let other = plain(cluster).replace("127.0.0.1", "localhost");
     let lacking = registration("lacking", &other, "plaintext = true").replace("\"public.orders\", ", "\"public.secrets\", ");
     std::fs::write(file, lacking).unwrap();
     rig.operated(&["upstream", "add", file]);

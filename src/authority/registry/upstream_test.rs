@@ -21,6 +21,9 @@ impl Authority {
         let (Some(admitted), Some((upstream, version))) = (admitted, found) else {
             return Err(Error::Refusal(Refusal::new(Reason::NotFound, format!("there is no upstream {name}"))));
         };
+        if version.retired {
+            return Err(Error::Refusal(Refusal::new(Reason::UpstreamNotActive, format!("upstream {name} was retired for good"))));
+        }
         if !version.active {
             let no = Refusal::new(Reason::UpstreamNotActive, format!("upstream {name} is not active"));
             return Err(Error::Refusal(no.way_out(format!("mayfly upstream enable {name} --reason TEXT"))));

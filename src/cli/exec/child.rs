@@ -42,6 +42,9 @@ impl ChildProgram {
         let mut command = Command::new(program);
         // If this process panics or is cancelled, the program does not outlive it.
         command.args(rest).kill_on_drop(true);
+        for name in credentials.not_inherited() {
+            command.env_remove(name);
+        }
         credentials.each(|name, value| {
             command.env(name, value);
         });

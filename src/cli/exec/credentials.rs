@@ -236,6 +236,11 @@ impl ProgramCredentials {
         Ok((issued.answer.plain().ok_or_else(|| CliError::Usage(several()))?, None))
     }
 
+    /// The variables that the program does not inherit.
+    pub fn not_inherited(&self) -> &'static [&'static str] {
+        if self.held.iter().any(|one| one.database.is_some()) { database::NOT_INHERITED } else { &[] }
+    }
+
     /// The environment variables: the credentials, the addresses where they are accepted, and the task. The variables of libpq are for one
     /// database, so with several of them there are only their URLs.
     pub fn each(&self, mut set: impl FnMut(&str, &str)) {

@@ -12,6 +12,10 @@ use super::super::show::issued::IssuedAnswerView;
 use mayfly_base::system::System;
 use mayfly_base::system_roots::system_roots;
 
+/// Variables of libpq that would send a login elsewhere or change its session. The program does not inherit them.
+pub(super) const NOT_INHERITED: &[&str] =
+    &["PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE", "PGPASSFILE", "PGOPTIONS", "PGSSLROOTCERT", "PGSSLCERT", "PGSSLKEY"];
+
 /// A login to a database, as variables.
 pub(super) struct DatabaseVariables {
     /// The URL of the database with the login.

@@ -146,6 +146,7 @@ const RULES: &[(&str, Rule)] = &[
     ("GetStatusResponse.ledger", Rule::Whole),
     ("Issuing.message", Rule::Named("not_issuing_message")),
     ("Issuing.reason", Rule::Named("not_issuing_reason")),
+    ("KindSettings.json", Rule::Made(parsed)),
     ("LedgerStatus.exported_seq", Rule::NoZero),
     ("OffboardResponse.seq", Rule::NoZero),
     ("PersonLogin.credential_id", Rule::Named("credential")),

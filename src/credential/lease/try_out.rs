@@ -100,6 +100,10 @@ impl<D: LeaseLedger> LeaseDriver<D> {
         if let Some(made) = made {
             self.use_it(&*remote, &order, fitting(trial.kind, made)?, &mut log).await;
         }
+        if making.fate == CreationResult::NeverMade {
+            // There is nothing to undo. Dropping `making` closes the lease.
+            return Ok(log.steps);
+        }
         let there = Lease {
             credential,
             task,

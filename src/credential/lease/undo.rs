@@ -206,6 +206,11 @@ impl<D: LeaseLedger> LeaseDriver<D> {
 
     async fn undo(&self, order: &UndoOrder<'_>, cause: UndoCause, given: Option<UndoRequest>) -> Result<UndoResult, String> {
         let UndoOrder { id, lease, .. } = *order;
+        let never = given.is_some_and(|g| g.fate == CreationResult::NeverMade);
+        if never && !lease.issued && given.is_some_and(|g| !g.proposed) {
+            // The upstream refused, or was never reached: there is nothing to undo, even where the upstream cannot be reached now.
+            return self.close(id, LeaseEnd::NeverMade, "the upstream made nothing", cause).await;
+        }
         let remote = CredentialKind::from_number(lease.kind).and_then(|k| self.connectors.remotes.of(k));
         let remote = remote.ok_or_else(|| format!("credential kind {} is not served here", lease.kind))?;
         if !lease.issued && given.is_none_or(|g| g.proposed) {
@@ -220,15 +225,19 @@ impl<D: LeaseLedger> LeaseDriver<D> {
         if watch > 0 {
             return Ok(UndoResult::Watch(watch));
         }
-        let never = given.is_some_and(|g| g.fate == CreationResult::NeverMade);
         let end = if never { LeaseEnd::NeverMade } else { LeaseEnd::Undone };
+        self.close(id, end, "verified to be gone", cause).await
+    }
+
+    /// Records that a lease is closed.
+    async fn close(&self, id: LeaseId, end: LeaseEnd, why: &str, cause: UndoCause) -> Result<UndoResult, String> {
         let author = Author::Mayfly(match cause {
             UndoCause::LeftBehind => "no issuance came of the lease".to_owned(),
             UndoCause::Ended => "the credential ended".to_owned(),
             UndoCause::Revoked(seq) => format!("the credential was revoked at seq {seq}"),
             UndoCause::TaskOver => "the task is over".to_owned(),
         });
-        match self.durable.commit(vec![Record::new(author, closed(id, end, "verified to be gone"))]).await {
+        match self.durable.commit(vec![Record::new(author, closed(id, end, why))]).await {
             Ok(_) => Ok(UndoResult::Closed),
             // Another replica, or an operator, has closed the lease already.
             Err(Error::Refusal(no)) if no.reason == Reason::NotFound => Ok(UndoResult::Closed),

@@ -67,6 +67,10 @@ const MISSING: &str = "SELECT sort, privilege, object FROM unnest($1::text[], $2
      WHEN 'schemas' THEN has_schema_privilege($4::name, object::regnamespace::oid, privilege) \
      WHEN 'database' THEN has_database_privilege($4::name, current_database(), privilege) END LIMIT 1";
 
+/// The name of the database, if the role may not connect to it.
+const NO_CONNECT: &str = "SELECT CASE WHEN NOT has_database_privilege($1::name, current_database(), 'CONNECT') \
+     THEN current_database()::text END";
+
 /// Roles by which the holder could make logins that outlive the credential, or leave the database.
 const POWERFUL: &str = "SELECT given.rolname::text FROM pg_roles AS given, pg_roles AS power WHERE given.rolname = ANY($1::text[]) \
      AND (power.rolsuper OR power.rolcreaterole OR power.rolreplication OR power.rolname IN \
@@ -140,6 +144,15 @@ pub async fn make(
         let [sort, privilege, object] = [0, 1, 2].map(|at| row.try_get::<_, String>(at).unwrap_or_default());
         let said = format!("role {} may not grant {privilege} on {}", shown(admin), named(&sort, &object));
         return Err(PgProblem::new("granting", said).mended_by(permission(&sort, &privilege, &object, admin)).into());
+    }
+    if let Some(database) = session.optional_text("looking at what was granted", NO_CONNECT, &[(&role.name, Type::TEXT)]).await? {
+        let said = format!("the role of the credential may not connect to database {}", shown(&database));
+        let mend = format!(
+            "GRANT CONNECT ON DATABASE {} TO {} WITH GRANT OPTION, and a grant of the scope with on = \"database\" and privilege CONNECT",
+            shown(&database),
+            shown(admin)
+        );
+        return Err(PgProblem::new("granting", said).mended_by(mend).into());
     }
     // From here on the role may exist, whatever answer comes.
     session.run("committing", "COMMIT").await.map_err(|problem| {

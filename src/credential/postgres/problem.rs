@@ -56,6 +56,35 @@ impl PgProblem {
         }
     }
 
+    /// With the statement or file that mends a refused login.
+    pub fn of_login(self, user: &str, database: &str, upstream: &str) -> PgProblem {
+        let has = |text: &str| self.said.contains(text);
+        let remedy = if self.is(&SqlState::INSUFFICIENT_PRIVILEGE) {
+            format!("GRANT CONNECT ON DATABASE {} TO {}", shown(database), shown(user))
+        } else if has("no pg_hba.conf entry") {
+            format!(
+                "a line of pg_hba.conf for database {} that matches this role: hostssl, method scram-sha-256; the roles of credentials begin \
+                 with mayfly_",
+                shown(database)
+            )
+        } else if has("not permitted to log in") {
+            format!("ALTER ROLE {} LOGIN", shown(user))
+        } else if has("UnknownIssuer") {
+            format!(
+                "put the certificate of the authority of the server's certificate into {upstream}.pem, in upstreams.secrets_dir"
+            )
+        } else if has("ProtocolVersion") {
+            "the server has to offer TLS 1.3".to_owned()
+        } else if has("does not support TLS") {
+            "ssl = on in postgresql.conf; plaintext = true in the registration is for a server on this host only".to_owned()
+        } else if has("channel binding") {
+            "the password has to be stored with password_encryption = 'scram-sha-256', and no pooler may end TLS".to_owned()
+        } else {
+            return self;
+        };
+        self.mended_by(remedy)
+    }
+
     /// With the statement that mends it.
     pub fn mended_by(self, statement: String) -> PgProblem {
         PgProblem { remedy: Some(statement), ..self }

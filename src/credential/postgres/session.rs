@@ -89,7 +89,9 @@ impl PgSession {
             let opened = config.connect_raw(stream, tls).await;
             opened.map(|(client, connection)| (client, tokio::spawn(finished(connection))))
         });
-        let (client, driver) = connected.await.map_err(|_| slow())?.map_err(|e| PgProblem::of("logging in", &e))?;
+        let failed =
+            |e: tokio_postgres::Error| PgProblem::of("logging in", &e).of_login(login.user, login.database, login.upstream);
+        let (client, driver) = connected.await.map_err(|_| slow())?.map_err(failed)?;
         let session = PgSession { client, driver: ConnectionDriver(driver) };
         session.run("setting the limits of the session", &limits_of_session()).await?;
         Ok(session)
@@ -118,17 +120,16 @@ impl PgSession {
         self.client.query_typed(statement, parameters).await.map_err(|e| PgProblem::of(step, &e))
     }
 
-    /// The text in the first column of the only row: statements that the server itself writes, with all names quoted.
-    pub async fn text(
+    /// The text in the first column of the only row, which may be null: statements that the server itself writes, with all names quoted.
+    pub async fn optional_text(
         &self,
         step: &'static str,
         statement: &str,
         parameters: &[(&(dyn ToSql + Sync), Type)],
-    ) -> Result<Zeroizing<String>, PgProblem> {
+    ) -> Result<Option<Zeroizing<String>>, PgProblem> {
         let rows = self.rows(step, statement, parameters).await?;
-        let text = rows.first().map(|row| row.try_get::<_, String>(0));
-        match text {
-            Some(Ok(text)) => Ok(Zeroizing::new(text)),
+        match rows.first().map(|row| row.try_get::<_, Option<String>>(0)) {
+            Some(Ok(text)) => Ok(text.map(Zeroizing::new)),
             _ => Err(PgProblem::new(step, "the server answered without a text")),
         }
     }
@@ -140,8 +141,8 @@ impl PgSession {
         statement: &str,
         parameters: &[(&(dyn ToSql + Sync), Type)],
     ) -> Result<(), PgProblem> {
-        let written = self.text(step, statement, parameters).await?;
-        self.run(step, &written).await
+        let written = self.optional_text(step, statement, parameters).await?;
+        self.run(step, &written.ok_or_else(|| PgProblem::new(step, "the server wrote no statement"))?).await
     }
 
     /// Says goodbye, so that the server's log has no broken connection.

@@ -94,7 +94,8 @@ pub struct PostgresTerms {
 
 /// Address and database of a target.
 pub fn place(target: &str) -> Option<(UpstreamAddress, &str)> {
-    let rest = target.strip_prefix("postgres://").or_else(|| target.strip_prefix("postgresql://"))?;
+    // The other scheme that libpq knows, `postgresql`, would be a second spelling of one target.
+    let rest = target.strip_prefix("postgres://")?;
     let (_, database) = rest.split_once('/')?;
     let plain = !database.is_empty() && database.len() <= limits::POSTGRES_NAME_BYTES && !database.contains('/');
     Some((UpstreamAddress::of(target, PORT)?, database)).filter(|_| plain)
@@ -258,7 +259,7 @@ mod tests {
     fn address_and_database_are_those_of_the_target() {
         let of = |target| place(target).map(|(at, database)| (at.host, at.port, database.to_owned()));
         assert_eq!(of("postgres://db.example/orders"), Some(("db.example".into(), 5432, "orders".into())));
-        assert_eq!(of("postgresql://[::1]:6432/orders"), Some(("::1".into(), 6432, "orders".into())));
+        assert_eq!(of("postgres://[::1]:6432/orders"), Some(("::1".into(), 6432, "orders".into())));
         for wrong in ["postgres://db.example", "postgres://db.example/a/b", "mysql://db.example/orders"] {
             assert_eq!(of(wrong), None, "{wrong}");
         }

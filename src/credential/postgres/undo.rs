@@ -29,6 +29,12 @@ const DATABASES: &str = "SELECT DISTINCT datname::text FROM pg_shdepend JOIN pg_
 const MAY_ACT: &str = "SELECT pg_has_role(current_user, $1, 'USAGE')";
 const JOIN_ROLE: &str = "SELECT format('GRANT %I TO CURRENT_USER', $1)";
 
+/// Takes the privileges on relations back one by one. `DROP OWNED` takes all of a relation's privileges back, those of its columns included,
+/// and PostgreSQL refuses that to a role that has no privilege on the columns, for example with USAGE of a sequence only.
+const REVOKE: &str = "SELECT string_agg(format('REVOKE %s ON %s %s FROM %I', privilege_type, \
+     CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, oid::regclass, $1), '; ') \
+     FROM pg_class, aclexplode(relacl) AS given WHERE given.grantee = $2 AND pg_has_role(current_user, given.grantor, 'USAGE')";
+
 const REASSIGN: &str = "SELECT format('REASSIGN OWNED BY %I TO %I', $1, $2)";
 const DROP_OWNED: &str = "SELECT format('DROP OWNED BY %I', $1)";
 const DROP: &str = "SELECT format('DROP ROLE IF EXISTS %I', $1)";
@@ -62,19 +68,27 @@ where
     let oid = oid.map_err(|e| PgProblem::of("looking for the role", &e))?;
     // A role that another replica has dropped meanwhile is undone.
     gone(session.formatted("ending the logins of the role", NO_LOGIN, &by_name).await)?;
+    // As a member of the role, mayfly may end its sessions.
+    act_for(session, oid, role).await?;
     end_sessions(session, oid, role).await?;
     prepared(session, role).await?;
-    act_for(session, oid, role).await?;
     let others = session.rows("looking for what the role owns", DATABASES, &[(&oid, Type::OID)]).await?;
     for row in others.iter().take(limits::POSTGRES_DATABASES) {
         let database: String = row.try_get(0).map_err(|e| PgProblem::of("looking for what the role owns", &e))?;
         let there = open(database).await?;
-        clear(&there, role).await?;
+        clear(&there, oid, role).await?;
         there.close().await;
     }
-    clear(session, role).await?;
+    clear(session, oid, role).await?;
     session.run("dropping the role", "BEGIN").await?;
-    session.formatted("dropping the role", DROP, &by_name).await?;
+    session.formatted("dropping the role", DROP, &by_name).await.map_err(|p| {
+        match p.is(&SqlState::DEPENDENT_OBJECTS_STILL_EXIST) {
+            true => {
+                p.mended_by(format!("as an administrator, in the database that is named: DROP OWNED BY {}", shown(role.name)))
+            }
+            false => p,
+        }
+    })?;
     // A login that was under way when logins were ended is a session by now. It is ended before the role's number is forgotten.
     end_sessions(session, oid, role).await?;
     session.run("dropping the role", "COMMIT").await
@@ -132,17 +146,25 @@ async fn act_for(session: &PgSession, oid: Oid, role: &OldRole<'_>) -> Result<()
 }
 
 /// Clears one database of what the role owns there, and of its privileges.
-async fn clear(session: &PgSession, role: &OldRole<'_>) -> Result<(), PgProblem> {
+async fn clear(session: &PgSession, oid: Oid, role: &OldRole<'_>) -> Result<(), PgProblem> {
     session.begin("dropping what the role owns").await?;
     if let Some(heir) = role.reassign_to {
         let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&role.name, Type::TEXT), (&heir, Type::TEXT)];
         let done = session.formatted("reassigning what the role owns", REASSIGN, &parameters).await;
         gone_or_lacking(done, role, heir)?;
     }
+    let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&role.name, Type::TEXT), (&oid, Type::OID)];
+    if let Some(statements) = session.optional_text("revoking privileges", REVOKE, &parameters).await? {
+        gone(session.run("revoking privileges", &statements).await)?;
+    }
     let dropped = session.formatted("dropping what the role owns", DROP_OWNED, &[(&role.name, Type::TEXT)]).await;
     gone(dropped.map_err(|p| match p.is(&SqlState::DEPENDENT_OBJECTS_STILL_EXIST) {
         // Objects of other roles that depend on it belong to those roles: mayfly does not drop them.
-        true => p.mended_by("name a role in reassign_to, or drop these objects".to_owned()),
+        true => p.mended_by(format!(
+            "drop these objects, or as an administrator: REASSIGN OWNED BY {} TO another role; with reassign_to in the registration, later \
+             credentials leave their objects to that role",
+            shown(role.name)
+        )),
         false => p,
     }))?;
     // After a statement that found no role, this ends an aborted transaction.

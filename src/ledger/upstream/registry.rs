@@ -78,6 +78,12 @@ impl Kind {
     pub const fn served(self) -> bool {
         matches!(self, Kind::Jwt | Kind::Reference)
     }
+
+    /// Whether credentials of the kind are tokens, which mayfly can bind to a key of the caller. The holder of any other kind proves its own
+    /// key, or a password.
+    pub const fn is_token(self) -> bool {
+        matches!(self, Kind::Jwt | Kind::Reference)
+    }
 }
 
 closed! {

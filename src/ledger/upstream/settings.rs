@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::registry::{Kind, RegisteredScope};
 use mayfly_base::document::Section;
@@ -25,7 +25,8 @@ pub struct SettingsContext<'a> {
     pub rotation: Option<Option<u64>>,
 }
 
-/// Reads the section of a kind into JSON, and reports what is wrong with it. The same section, or the section that [`KindSettings::section`]
+/// Reads the section of a kind into JSON, and reports what is wrong with it. Lists in the JSON must grant: an entry less means a right less.
+/// The same section, or the section that [`KindSettings::section`]
 /// writes of the result, gives the same JSON.
 pub type ReadSettings = fn(&Section<'_>, &SettingsContext<'_>) -> Option<Value>;
 
@@ -64,8 +65,10 @@ impl KindSettings {
         self.0.insert(kind.as_str().to_owned(), sorted(section));
     }
 
-    /// Whether everything that `other` says is said here too: each key with an equal value, and each entry of each list. A credential that
-    /// was made under `other` is then within what these sections grant.
+    /// Whether these sections grant everything that `other` grants. A credential that was made under `other` is then within these sections.
+    ///
+    /// Lists of a section grant, so a longer list grants more; any other value is contained in an equal one only. An entry of a list is
+    /// contained in an entry with the same keys whose own lists contain the entry's.
     pub fn contain(&self, other: &KindSettings) -> bool {
         other.0.keys().all(|kind| self.section_contains(kind, other))
     }
@@ -85,10 +88,18 @@ fn contains(whole: &Value, part: &Value) -> bool {
         (Value::Object(whole), Value::Object(part)) => {
             part.iter().all(|(key, value)| whole.get(key).is_some_and(|mine| contains(mine, value)))
         }
-        // An entry of a list is compared as a whole: half of a grant is not a grant.
-        (Value::Array(whole), Value::Array(part)) => part.iter().all(|entry| whole.contains(entry)),
+        (Value::Array(whole), Value::Array(part)) => {
+            part.iter().all(|entry| whole.iter().any(|mine| entry_contains(mine, entry)))
+        }
         _ => whole == part,
     }
+}
+
+fn entry_contains(whole: &Value, part: &Value) -> bool {
+    // A key that is missing in an entry could stand for every value.
+    let same_keys =
+        |a: &Map<String, Value>, b: &Map<String, Value>| a.len() == b.len() && a.keys().all(|key| b.contains_key(key));
+    contains(whole, part) && whole.as_object().zip(part.as_object()).is_none_or(|(a, b)| same_keys(a, b))
 }
 
 /// The value with the keys of each object in order, so that equal sections have equal texts in every build: the order of a
@@ -130,7 +141,11 @@ mod tests {
         assert!(both.contain(&one) && !one.contain(&both) && both.contain(&both));
         assert!(!both.contain(&of(&[&read], 5)), "another limit");
         let wider = json!({"scope": "read", "privileges": ["SELECT", "UPDATE"]});
-        assert!(!of(&[&wider], 4).contain(&one), "an entry is compared as a whole");
+        assert!(of(&[&wider], 4).contain(&one) && !one.contain(&of(&[&wider], 4)), "a list within an entry");
+        let other = json!({"scope": "write", "privileges": ["SELECT"]});
+        assert!(!of(&[&wider], 4).contain(&of(&[&other], 4)), "another scope");
+        let any = json!({"scope": "read"});
+        assert!(!of(&[&any], 4).contain(&one) && !of(&[&wider], 4).contain(&of(&[&any], 4)), "an entry with other keys");
         assert!(one.contain(&KindSettings::default()) && !KindSettings::default().contain(&one));
     }
 }

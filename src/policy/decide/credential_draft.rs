@@ -67,9 +67,22 @@ impl Decider {
         &self,
         caller: &Caller,
         want: &ExchangeRequest,
-        upstream: &Upstream,
+        (upstream, kind): (&Upstream, Kind),
         place: &TaskContext,
     ) -> Result<(Vec<u8>, Vec<u8>), Error> {
+        if !kind.is_token() {
+            return match want.key {
+                RequestedKeyBinding::Unasked if place.allowance().key_bound => Err(Error::Refusal(Refusal::field(
+                    "kind",
+                    format!("is {kind}, which is bound to no key: the task wants every credential bound to a key"),
+                ))),
+                RequestedKeyBinding::Unasked => Ok((Vec::new(), Vec::new())),
+                _ => {
+                    let what = format!("cannot be for a credential of kind {kind}, which is no token; leave it out");
+                    Err(Error::Refusal(Refusal::field("key_binding", what)))
+                }
+            };
+        }
         let must = upstream.proof_of_possession == ProofOfPossession::X5t;
         match want.key {
             RequestedKeyBinding::CallerSvid => Ok((caller.evidence().leaf_sha256.to_vec(), Vec::new())),

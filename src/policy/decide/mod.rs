@@ -249,7 +249,7 @@ impl Decider {
         break_glass::check_rights(policy, &place, upstream, &scopes)?;
         let binding = binding_of(compiled, caller.id(), want, &scopes)?;
         let life = self.life(caller, want, upstream, &place, now)?;
-        let bound = self.key_binding(caller, want, upstream, &place)?;
+        let bound = self.key_binding(caller, want, (upstream, kind), &place)?;
         Ok(ExchangeDecision {
             registered,
             policy,

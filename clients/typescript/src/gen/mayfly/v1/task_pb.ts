@@ -236,7 +236,7 @@ export type Task = Message<"mayfly.v1.Task"> & {
 
   /**
    * Credentials in it that have not expired, revoked ones and those given back included; an expired one counts until a commit removes it.
-   * Those of its children are not counted. 0 once the task is over.
+   * Credentials of child tasks are not counted. 0 once the task is over.
    *
    * @generated from field: uint64 live_credentials = 14;
    */
