@@ -26,7 +26,6 @@ pub mod minted;
 #[cfg(feature = "postgres")]
 mod postgres;
 pub mod reference;
-#[cfg(feature = "secret")]
 pub mod secret;
 pub mod status_list;
 #[cfg(any(test, debug_assertions, feature = "testing"))]

@@ -119,7 +119,8 @@ fn workload(out: &Path) -> Result<(), Box<dyn Error>> {
 fn redacted_fields(pool: &DescriptorPool) -> String {
     let mut code = "&[\n".to_owned();
     for message in pool.all_messages() {
-        let marked = |f: &FieldDescriptor| f.options().get_field_by_name("debug_redact").is_some_and(|v| v.as_bool() == Some(true));
+        let marked =
+            |f: &FieldDescriptor| f.options().get_field_by_name("debug_redact").is_some_and(|v| v.as_bool() == Some(true));
         for field in message.fields().filter(marked) {
             code.push_str(&format!("    ({:?}, {:?}),\n", format!(".{}", message.full_name()), field.name()));
         }

@@ -6,6 +6,7 @@ mod gate;
 mod kills;
 mod postgres;
 mod rig;
+mod secret;
 mod secrets;
 mod server;
 #[path = "../kit/skipped.rs"]

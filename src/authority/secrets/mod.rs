@@ -33,6 +33,17 @@ use vault::SealedSecret;
 #[derive(Default)]
 pub struct SecretRotations {}
 
+/// The failed attempts of a step, since the start of the process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RotationProgress {
+    /// The number of failed attempts.
+    pub attempts: u32,
+    /// The error of the last one.
+    pub last: String,
+    /// Time until the next one, milliseconds.
+    pub next_in_ms: u64,
+}
+
 /// An upstream with the section of a stored secret.
 struct SecretUpstream {
     upstream: Upstream,
@@ -102,7 +113,8 @@ impl Authority {
     ) -> Result<(u64, Seq), Error> {
         let SecretUpstream { upstream, admitted } = self.secret_upstream(operator, name).await?;
         if !upstream.issues(Kind::Secret) {
-            let no = Refusal::new(Reason::NotServed, format!("upstream {name} is not of kind secret, so it has no stored secret"));
+            let no =
+                Refusal::new(Reason::NotServed, format!("upstream {name} is not of kind secret, so it has no stored secret"));
             return Err(Error::Refusal(no.way_out("mayfly upstream template secret")));
         }
         check(&value, &upstream)?;
@@ -111,7 +123,7 @@ impl Authority {
         if let Some(before) = self.remembered(&who.name(), named).await? {
             return self.stored_before(before.at, named);
         }
-        let sealed = SealedSecret { value: std::mem::take(&mut *Zeroizing::new(value.to_vec())), id: String::new() };
+        let sealed = SealedSecret { value: value.to_vec(), id: String::new() };
         let ends_previous = !self.rotations.has_hook(name);
         let stored = self.keep_secret(&upstream, sealed, None).await?;
         let version = stored.version;
@@ -125,7 +137,8 @@ impl Authority {
     fn stored_before(&self, at: Position, named: &IdempotencyKey) -> Result<(u64, Seq), Error> {
         let records = self.ledger.records_at(at)?;
         let mine = |r: &&Record| r.request.as_ref().map(|r| &r.id) == named.as_ref().map(|(id, _)| id);
-        let reused = || Error::Refusal(Refusal::new(Reason::RequestIdReused, "that request_id was used before for another request"));
+        let reused =
+            || Error::Refusal(Refusal::new(Reason::RequestIdReused, "that request_id was used before for another request"));
         match records.iter().find(mine).map(|r| &r.event) {
             Some(Some(Event::SecretStored(stored))) => {
                 let seq = self.ledger.peek(|s| seq_of(s.secrets.get(stored.upstream.as_str()).map(|s| &**s), stored.version));
@@ -159,9 +172,11 @@ impl Authority {
             let way_out = format!("make a new key at the vendor and store it: mayfly secret put {name}; or configure a hook");
             return Err(Error::Refusal(no.way_out(way_out)));
         }
-        let current = self.ledger.settled(|s| s.secrets.get(name).and_then(|s| Some((s.current()?.version, s.requested.clone()))));
+        let current =
+            self.ledger.settled(|s| s.secrets.get(name).and_then(|s| Some((s.current()?.version, s.requested.clone()))));
         let Some((version, requested)) = current.await? else {
-            let no = Refusal::new(Reason::NotReady, format!("no secret of upstream {name} is stored, so there is nothing to rotate"));
+            let no =
+                Refusal::new(Reason::NotReady, format!("no secret of upstream {name} is stored, so there is nothing to rotate"));
             return Err(Error::Refusal(no.way_out(format!("mayfly secret put {name}"))));
         };
         if requested.is_some() {
@@ -249,6 +264,11 @@ impl SecretRotations {
         false
     }
 
+    /// The failed attempts of the step that is due. `now`: the monotonic clock.
+    pub fn progress(&self, _upstream: &str, _now: u64) -> RotationProgress {
+        RotationProgress::default()
+    }
+
     /// Has the next step of an upstream tried at once.
     pub fn try_now(&self, _upstream: &str) {}
 }
@@ -277,7 +297,9 @@ impl ListedSecret {
                 "it was stored for {} and is not handed out for {}: mayfly secret put {name}",
                 v.target, registered.target
             )),
-            (_, None) => parts.push(format!("the upstream is not registered any more: mayfly secret remove {name} --reason TEXT")),
+            (_, None) => {
+                parts.push(format!("the upstream is not registered any more: mayfly secret remove {name} --reason TEXT"))
+            }
             _ => {}
         }
         let requested = self.secret.as_ref().and_then(|s| s.requested.as_ref());

@@ -7,7 +7,6 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use super::{by_schedule, failed, requested_step};
 use crate::authority::Authority;
-use mayfly_base::limits;
 use mayfly_base::refusal::{Error, Reason};
 use mayfly_credential::access::vault::{OpenedSecret, SecretStanding, SecretVault};
 use mayfly_credential::connector::ConnectorFuture;
@@ -32,6 +31,12 @@ pub(crate) struct SealedSecret {
     /// The vendor's name of it, as a hook returned it. May be empty.
     #[prost(string, tag = "2")]
     pub id: String,
+}
+
+impl std::fmt::Debug for SealedSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SealedSecret")
+    }
 }
 
 impl Drop for SealedSecret {
@@ -131,7 +136,8 @@ impl SecretVault for Authority {
         Box::pin(async move {
             let found = |s: &State| {
                 let secret = s.secrets.get(upstream)?;
-                let version = secret.version(version).filter(|v| matches!(v.state, SecretState::Current | SecretState::Retiring))?;
+                let version =
+                    secret.version(version).filter(|v| matches!(v.state, SecretState::Current | SecretState::Retiring))?;
                 Some((secret.environment.clone(), version.clone()))
             };
             let found = self.ledger.settled(found).await.map_err(|no| no.to_string())?;
@@ -156,9 +162,7 @@ impl SecretVault for Authority {
             let read = |s: &State| (standing(s, upstream, version), s.secrets.get(upstream).map(|s| s.environment.to_string()));
             let (standing, environment) = self.ledger.settled(read).await.map_err(|no| no.to_string())?;
             let (SecretStanding::InUse, Some(environment)) = (standing, environment) else { return Ok(()) };
-            let mut reason = reason.to_owned();
-            reason.truncate(limits::LEASE_DETAIL_BYTES);
-            let event = requested_step(upstream, &environment, version, &reason, true);
+            let event = requested_step(upstream, &environment, version, reason, true);
             match self.change(by_schedule("a credential ended"), ProposalKind::Change, event, &None).await {
                 Ok(_) => self.rotations.try_now(upstream),
                 // Another lease of the same version was first, or the version was replaced meanwhile.

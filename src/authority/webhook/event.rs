@@ -172,7 +172,8 @@ pub fn webhook_event(record: &Record, state: &State) -> Option<WebhookEvent> {
         }
         Event::SecretChanged(e) => {
             let step = SecretStep::try_from(e.step).map_or_else(|_| String::new(), |step| format!("{step:?}").to_lowercase());
-            let data = json!({ "upstream": e.upstream, "version": e.version, "step": step, "reason": e.reason, "by": author(record) });
+            let data =
+                json!({ "upstream": e.upstream, "version": e.version, "step": step, "reason": e.reason, "by": author(record) });
             Some(WebhookEvent::new("secret.changed", place(&e.environment), data))
         }
         Event::LoggedIn(e) => Some(logged_in(e)),

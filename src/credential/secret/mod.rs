@@ -164,9 +164,9 @@ impl SecretConnector {
                 "version {version} was handed out and is to be rotated: mayfly secret rotate {upstream}, or revoke it at the vendor and \
                  store a new one: mayfly secret put {upstream}"
             )),
-            SecretStanding::Retiring => {
-                Some(format!("version {version} was rotated away and is still valid at the vendor: mayfly secret show {upstream}"))
-            }
+            SecretStanding::Retiring => Some(format!(
+                "version {version} was rotated away and is still valid at the vendor: mayfly secret show {upstream}"
+            )),
         })
     }
 }
@@ -186,7 +186,9 @@ impl UpstreamConnector for SecretConnector {
         }
         let version = self.vault().map_err(refused)?.current_version(upstream);
         let version = version.ok_or_else(|| {
-            MakeError::NotReleased(format!("no secret of upstream {upstream} is stored; an operator runs: mayfly secret put {upstream}"))
+            MakeError::NotReleased(format!(
+                "no secret of upstream {upstream} is stored; an operator runs: mayfly secret put {upstream}"
+            ))
         })?;
         let terms = SecretTerms {
             version,
@@ -198,7 +200,7 @@ impl UpstreamConnector for SecretConnector {
         };
         let terms = serde_json::to_string(&terms).map_err(refused)?;
         // The secret does not end with the credential.
-        Ok(UpstreamHandle { handle: format!("version {version}"), ends_at: Millis(0), terms })
+        Ok(UpstreamHandle { handle: format!("version {version} for {}", order.credential), ends_at: Millis(0), terms })
     }
 
     fn make<'a>(&'a self, order: &'a MintOrder<'a>) -> ConnectorFuture<'a, Result<UpstreamCredential, MakeError>> {
@@ -247,7 +249,10 @@ impl UpstreamConnector for SecretConnector {
     ) -> ConnectorFuture<'a, Result<String, MakeError>> {
         Box::pin(async move {
             let terms = terms_of(order.terms).map_err(refused)?;
-            Ok(format!("version {} opens with the sealing key and fits the registration; the vendor was not asked", terms.version))
+            Ok(format!(
+                "version {} opens with the sealing key and fits the registration; the vendor was not asked",
+                terms.version
+            ))
         })
     }
 }

@@ -141,7 +141,9 @@ fn header_name(field: &Field<'_>) -> Option<String> {
     let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     match text.bytes().all(token) && !RESERVED.contains(&text.as_str()) {
         true => Some(text),
-        false => field.wrong(format!("is {text:?}"), "the name of a header that carries a credential, like authorization or x-api-key"),
+        false => {
+            field.wrong(format!("is {text:?}"), "the name of a header that carries a credential, like authorization or x-api-key")
+        }
     }
 }
 
@@ -151,16 +153,18 @@ fn scheme_name(field: &Field<'_>) -> Option<String> {
     let text = field.text(limits::NAME_BYTES)?;
     match text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~+".contains(&b)) {
         true => Some(text),
-        false => field.wrong(format!("is {text:?}"), "a scheme without spaces, like Bearer or Token; leave it out if there is none"),
+        false => {
+            field.wrong(format!("is {text:?}"), "a scheme without spaces, like Bearer or Token; leave it out if there is none")
+        }
     }
 }
 
 /// Variables that change which program runs or what it loads: a registration must not set them in a workload's environment.
 fn is_dangerous(variable: &str) -> bool {
-    const NAMES: [&str; 10] = [
-        "PATH", "HOME", "SHELL", "IFS", "ENV", "BASH_ENV", "PYTHONPATH", "PYTHONSTARTUP", "NODE_OPTIONS", "PERL5OPT",
-    ];
-    NAMES.contains(&variable) || ["LD_", "DYLD_", "MAYFLY_", "GIT_", "RUBYOPT", "JAVA_TOOL"].iter().any(|p| variable.starts_with(p))
+    const NAMES: [&str; 10] =
+        ["PATH", "HOME", "SHELL", "IFS", "ENV", "BASH_ENV", "PYTHONPATH", "PYTHONSTARTUP", "NODE_OPTIONS", "PERL5OPT"];
+    NAMES.contains(&variable)
+        || ["LD_", "DYLD_", "MAYFLY_", "GIT_", "RUBYOPT", "JAVA_TOOL"].iter().any(|p| variable.starts_with(p))
 }
 
 /// The name of an environment variable.

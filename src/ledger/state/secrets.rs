@@ -112,7 +112,9 @@ impl ManagedSecret {
         let staying = self.live().filter(|v| !e.ends_previous || v.state != SecretState::Current).count();
         if staying >= limits::SECRET_LIVE_VERSIONS {
             let no = Refusal::limit("secret_live_versions", limits::SECRET_LIVE_VERSIONS as u64, std::time::Duration::ZERO);
-            return Err(no.way_out(format!("mayfly secret show {} says which versions could not be revoked, and why", e.upstream)));
+            return Err(
+                no.way_out(format!("mayfly secret show {} says which versions could not be revoked, and why", e.upstream))
+            );
         }
         Ok(())
     }
@@ -179,8 +181,7 @@ impl ManagedSecret {
     pub(super) fn change(&mut self, e: &SecretChanged, place: (Seq, Millis)) {
         match SecretStep::try_from(e.step).unwrap_or(SecretStep::Unspecified) {
             SecretStep::RotationRequested => {
-                self.requested =
-                    Some(RotationRequest { version: e.version, at: place.1, reason: e.reason.as_str().into() });
+                self.requested = Some(RotationRequest { version: e.version, at: place.1, reason: e.reason.as_str().into() });
                 if let Some(version) = self.versions.iter_mut().find(|v| v.version == e.version) {
                     version.at_once |= e.at_once;
                 }
