@@ -51,7 +51,7 @@ check "the new version is handed out" 0 agent exec --upstream sentry --purpose "
 says "to everybody" out "marker-two"
 check "mayfly secret remove" 0 you secret remove sentry --reason "the vendor is not used any more"
 says "says what is left to do" err "still valid at the vendor until revoked there: version 2"
-check "nothing is handed out" 5 agent exec --upstream sentry --purpose "look at an error" -- true
+check "nothing is handed out" 1 agent exec --upstream sentry --purpose "look at an error" -- true
 says "with the reason" err "no secret of upstream sentry is stored"
 verdict "no secret is in the log of mayfly" "$(! grep -qrF marker- "$world"/*.log && echo yes || echo "it is")"
 verdict "nor in its data" "$(! grep -qrF marker- "$world/data" && echo yes || echo "it is")"

@@ -6,6 +6,7 @@ mod gate;
 mod kills;
 mod postgres;
 mod rig;
+mod rotation;
 mod secret;
 mod secrets;
 mod server;

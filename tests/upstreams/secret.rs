@@ -373,7 +373,7 @@ fn no_secret_is_anywhere_but_in_the_answer_of_a_grant() {
         &["audit", "search", "-o", "json"],
         &["status", "-o", "json"],
         &["explain", &task],
-        &["server", "backup", backup.to_str().unwrap()],
+        &["server", "backup", "--to", backup.to_str().unwrap()],
     ] {
         let done = rig.operate(args);
         told += &String::from_utf8_lossy(&done.stdout);

@@ -280,6 +280,8 @@ impl ServerApi {
             followers_beyond: a.followers.beyond().len() as u64,
             leases: s.leases.len() as u64,
             leases_failing: a.leases.failing() as u64,
+            secrets_to_rotate: a.secrets_to_rotate() as u64,
+            secret_rotations_failing: a.rotations.failing() as u64,
             connections: a.peers.len(),
             upstreams: s.upstreams.len() as u64,
             trust_domains: s.bundles.values().filter(|b| !b.removed).count() as u64,

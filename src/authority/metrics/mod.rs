@@ -267,6 +267,8 @@ impl Authority {
             Name::WebhookBehind => hook(&|h| durable.as_u64().saturating_sub(h.seq.as_u64())),
             Name::Leases => state(|s| s.leases.len()),
             Name::LeasesFailing => one(self.leases.failing()),
+            Name::SecretsToRotate => one(self.secrets_to_rotate()),
+            Name::SecretRotationsFailing => one(self.rotations.failing()),
             Name::StoreBytes => one(self.ledger.store().bytes()),
             Name::StoreFreeBytes => one_of(self.ledger.store().reserve().and_then(|reserve| reserve.free())),
             Name::Waiting => one(self.intake.load().waiting),

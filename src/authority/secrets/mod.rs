@@ -1,6 +1,7 @@
 //! Static secrets of upstreams: operators store them, grants hand them out, hooks rotate them.
 //!
-//! - [`vault`]: the sealed values, and what connectors see of them.
+//! - [`vault`]: the sealed values, and what connectors see of them. [`hook`]: the programs that make, verify and revoke secrets at vendors;
+//!   [`rotation`]: when they run.
 //!
 //! The ledger says which versions exist, which one is handed out and what is due ([`mayfly_ledger::state::ManagedSecret`]). A value is sealed
 //! in the store's named values (`secret/<id>`) and durable before the record that names it; it is deleted after the record that ends its
@@ -8,6 +9,8 @@
 //!
 //! A value is never in a record, a log line, an error or an answer to an operator. Records hold a digest under a key of mayfly.
 
+pub mod hook;
+mod rotation;
 pub mod vault;
 
 use std::collections::BTreeSet;
@@ -27,11 +30,8 @@ use mayfly_ledger::upstream::registry::{Kind, Upstream};
 use mayfly_policy::admin;
 use mayfly_store::Position;
 use mayfly_verify::seq::Seq;
+pub use rotation::SecretRotations;
 use vault::SealedSecret;
-
-/// The rotation of static secrets by hooks.
-#[derive(Default)]
-pub struct SecretRotations {}
 
 /// The failed attempts of a step, since the start of the process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -225,6 +225,17 @@ impl Authority {
         Ok(SecretRemoval { seq, versions })
     }
 
+    /// The number of secrets whose rotation was requested, or is overdue by the schedule.
+    pub fn secrets_to_rotate(&self) -> usize {
+        let (compiled, now) = (self.catalog.now(), self.system.wall());
+        let due = |name: &str, secret: &ManagedSecret| {
+            let rotation = compiled.upstream(name).and_then(|r| r.upstream.rotation);
+            let overdue = secret.current().zip(rotation).is_some_and(|(v, s)| v.stored_at.plus(s.saturating_mul(1000)) <= now);
+            secret.requested.is_some() || overdue
+        };
+        self.ledger.peek(|s| s.secrets.iter().filter(|(name, secret)| due(name, secret)).count())
+    }
+
     /// The secrets of all upstreams of kind `secret`, and of those that are not registered any more and still have one, by upstream.
     pub async fn secrets(&self) -> Result<Vec<ListedSecret>, Error> {
         let stored = self.ledger.settled(|s| s.secrets.clone()).await?;
@@ -256,21 +267,6 @@ pub(crate) fn requested_step(upstream: &str, environment: &str, version: u64, re
         at_once,
         ..SecretChanged::default()
     })
-}
-
-impl SecretRotations {
-    /// Whether a hook rotates the secret of an upstream.
-    pub fn has_hook(&self, _upstream: &str) -> bool {
-        false
-    }
-
-    /// The failed attempts of the step that is due. `now`: the monotonic clock.
-    pub fn progress(&self, _upstream: &str, _now: u64) -> RotationProgress {
-        RotationProgress::default()
-    }
-
-    /// Has the next step of an upstream tried at once.
-    pub fn try_now(&self, _upstream: &str) {}
 }
 
 impl ListedSecret {

@@ -20,3 +20,20 @@ pub const SECRET_ROTATION_MOST_MS: u64 = 731 * 86_400_000;
 /// How late an ended credential is noticed before mayfly assumes that the server was down, milliseconds. A running server notices within
 /// seconds.
 pub const SECRET_LATE_MS: u64 = 300_000;
+
+/// Largest answer of a rotation hook, bytes: a secret of `STATIC_SECRET_BYTES` with every byte escaped in JSON as two, and an id.
+pub const HOOK_ANSWER_BYTES: usize = 80 * 1024;
+/// Time limit of one call of a rotation hook, where the configuration does not say, milliseconds.
+pub const HOOK_TIMEOUT_MS: u64 = 30_000;
+/// Longest time limit of one call, milliseconds.
+pub const HOOK_TIMEOUT_MOST_MS: u64 = 600_000;
+/// Arguments of a rotation hook's command, with the program.
+pub const HOOK_ARGUMENTS: usize = 32;
+/// Rotation hooks in a configuration.
+pub const ROTATION_HOOKS: usize = 256;
+/// Steps of rotations that run at once: each may be a process.
+pub const SECRET_ROTATIONS: usize = 4;
+/// The first pause after a failed step of a rotation, milliseconds.
+pub const SECRET_RETRY_MIN_MS: u64 = 2_000;
+/// The longest pause between two attempts of a step, milliseconds: vendors limit how often keys are made.
+pub const SECRET_RETRY_MAX_MS: u64 = 15 * 60_000;

@@ -36,7 +36,10 @@ pub(super) fn failed(kind: CredentialKind, why: &str) -> Error {
 /// Why a credential was not made. The request is not worth repeating before an operator has acted, if the connector says so.
 pub(super) fn not_made(kind: CredentialKind, why: &MakeError) -> Error {
     match why {
-        MakeError::NotReleased(what) => Error::Refusal(Refusal::new(Reason::NotServed, brief(what))),
+        MakeError::NotReleased(what) => {
+            let no = Refusal::new(Reason::NotServed, brief(what)).by("the registration of the upstream and its stored secret");
+            Error::Refusal(no.way_out("mayfly secret list shows what an operator has to do"))
+        }
         other => failed(kind, &other.to_string()),
     }
 }
