@@ -120,9 +120,10 @@ fn world() -> (Rig, Vendor) {
     (rig, vendor)
 }
 
-fn given(rig: &Rig, request_id: &str) -> String {
+fn given(rig: &Rig) -> String {
+    // A task of its own, and no request id: each call is another request.
     let task = rig.open("vendor");
-    value_of(&rig.exchange(ask("vendor", &task, request_id)).unwrap())
+    value_of(&rig.exchange(ask("vendor", &task, "")).unwrap())
 }
 
 /// The secret was rotated to a version, and nothing is left to do: exactly the key that is handed out is valid at the vendor.
@@ -131,7 +132,7 @@ fn rotated_to(rig: &Rig, vendor: &Vendor, version: u64, what: &str) {
         let secret = shown(rig, "vendor");
         secret.version >= version && secret.status == "in use" && vendor.keys().len() == 1
     });
-    let key = given(rig, what);
+    let key = given(rig);
     assert_eq!(vendor.keys(), BTreeSet::from([key]), "{what}");
 }
 
@@ -142,7 +143,7 @@ fn rotate(rig: &Rig) {
 #[test]
 fn a_hook_makes_verifies_and_revokes() {
     let (rig, vendor) = world();
-    let first = given(&rig, "first");
+    let first = given(&rig);
     assert_eq!(first, "marker-first");
     rotate(&rig);
     rotated_to(&rig, &vendor, 2, "rotated on demand");
@@ -171,17 +172,17 @@ fn a_failure_is_shown_and_tried_again_and_the_secret_in_use_stays() {
         assert!(!secret.last_error.contains("marker-"), "the hook printed the secret, and nobody sees it: {}", secret.last_error);
         assert!(rig.operated(&["secret", "list", "-o", "wide"]).contains("the vendor is down"));
         assert!(rig.operated(&["-o", "json", "status"]).contains("\"secret_rotations_failing\": 1"));
-        let in_use = given(&rig, action);
+        let in_use = given(&rig);
         assert!(vendor.keys().contains(&in_use), "{action}: what is handed out works");
         vendor.set(&format!("fail-{action}"), false);
         rotated_to(&rig, &vendor, before + 1, action);
     }
     // Keys that are not valid are never handed out, and the rotation begins anew.
     vendor.set("bad", true);
-    let before = given(&rig, "before");
+    let before = given(&rig);
     rotate(&rig);
     until("the verification fails", || shown(&rig, "vendor").last_error.contains("401 for (secret)"));
-    assert_eq!(given(&rig, "meanwhile"), before);
+    assert_eq!(given(&rig), before);
     vendor.set("bad", false);
     rotate(&rig);
     let version = shown(&rig, "vendor").version;
@@ -211,7 +212,7 @@ fn killed_at_each_step_the_rotation_goes_on_and_the_secret_in_use_works() {
             vendor.held();
             rig.kill();
             rig.start();
-            let in_use = given(&rig, &what);
+            let in_use = given(&rig);
             assert!(vendor.keys().contains(&in_use), "{what}: {in_use} is handed out, valid are {:?}", vendor.keys());
             vendor.set(&hold, false);
             rotated_to(&rig, &vendor, before + 1, &what);

@@ -188,8 +188,16 @@ async fn exchange(child: &mut Child, input: &[u8]) -> std::io::Result<(Option<i3
     let read = async {
         // Reserved at once: a growing buffer would leave copies of a secret in memory.
         let mut output = Zeroizing::new(Vec::with_capacity(limits::HOOK_ANSWER_BYTES + 1));
-        if let Some(stdout) = stdout {
-            stdout.take(limits::HOOK_ANSWER_BYTES as u64 + 1).read_to_end(&mut output).await?;
+        if let Some(mut stdout) = stdout {
+            let mut piece = Zeroizing::new([0; 4096]);
+            while output.len() <= limits::HOOK_ANSWER_BYTES {
+                let count = stdout.read(&mut *piece).await?;
+                let room = limits::HOOK_ANSWER_BYTES + 1 - output.len();
+                output.extend_from_slice(piece.get(..count.min(room)).unwrap_or_default());
+                if count == 0 {
+                    break;
+                }
+            }
         }
         match output.len() > limits::HOOK_ANSWER_BYTES {
             true => Err(std::io::Error::other(format!("wrote more than {} bytes", limits::HOOK_ANSWER_BYTES))),

@@ -23,17 +23,17 @@ pub const SECRET_LATE_MS: u64 = 300_000;
 
 /// Largest answer of a rotation hook, bytes: a secret of `STATIC_SECRET_BYTES` with every byte escaped in JSON as two, and an id.
 pub const HOOK_ANSWER_BYTES: usize = 80 * 1024;
-/// Time limit of one call of a rotation hook, where the configuration does not say, milliseconds.
+/// Time limit of one call of a rotation hook, where the configuration does not say, milliseconds. Some calls of a vendor's API.
 pub const HOOK_TIMEOUT_MS: u64 = 30_000;
-/// Longest time limit of one call, milliseconds.
+/// Longest time limit of one call of a rotation hook, milliseconds: ten minutes, for vendors whose keys take time to become valid.
 pub const HOOK_TIMEOUT_MOST_MS: u64 = 600_000;
-/// Arguments of a rotation hook's command, with the program.
+/// Arguments of a rotation hook's command, with the program. Far more than a program with a few options has.
 pub const HOOK_ARGUMENTS: usize = 32;
-/// Rotation hooks in a configuration.
+/// Rotation hooks in a configuration. More static secrets than one server should have.
 pub const ROTATION_HOOKS: usize = 256;
 /// Steps of rotations that run at once: each may be a process.
 pub const SECRET_ROTATIONS: usize = 4;
-/// The first pause after a failed step of a rotation, milliseconds.
+/// The first pause after a failed step of a rotation, milliseconds: longer than the hiccup of a network.
 pub const SECRET_RETRY_MIN_MS: u64 = 2_000;
 /// The longest pause between two attempts of a step, milliseconds: vendors limit how often keys are made.
 pub const SECRET_RETRY_MAX_MS: u64 = 15 * 60_000;

@@ -161,7 +161,7 @@ impl SecretConnector {
         Ok(match self.vault()?.standing(upstream, version).await? {
             SecretStanding::InUse | SecretStanding::Over => None,
             SecretStanding::ToBeRotated => Some(format!(
-                "version {version} was handed out and is to be rotated: mayfly secret rotate {upstream}, or revoke it at the vendor and \
+                "version {version} was handed out and is to be rotated: mayfly secret rotate {upstream} --reason TEXT, or revoke it at the vendor and \
                  store a new one: mayfly secret put {upstream}"
             )),
             SecretStanding::Retiring => Some(format!(
