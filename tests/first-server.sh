@@ -33,5 +33,5 @@ check "docs/first-server.md, typed as it stands" 0 typed
 says "to its end" out "the page was typed to its end"
 says "Ada's change needed an approval" err "appr_"
 says "the workload was refused after the revocation" err "blocks new grants"
-verdict "the token is not in the server's log" "$(token=$(cat "$work/folder/first-server/token" 2>/dev/null || echo none); [ -n "$token" ] && ! grep -qF "$token" "$work/folder/first-server/server.log" && echo yes || echo no)"
+verdict "the token is not in the server's log" "$(token=$(cat "$work/folder/first-server/token" 2>/dev/null || echo none); [ -n "$token" ] && ! grep -qF -- "$token" "$work/folder/first-server/server.log" && echo yes || echo no)"
 ended first-server

@@ -172,6 +172,23 @@ impl CliError {
         }
     }
 
+    /// Names the upstream of an exchange where the server named its place in the batch.
+    pub fn of_upstreams(self, upstreams: &[String]) -> CliError {
+        let CliError::Server(mut said) = self else { return self };
+        for (n, upstream) in upstreams.iter().enumerate() {
+            let place = format!("exchanges[{n}]");
+            if let Some(rest) = said.message.strip_prefix(&place) {
+                said.message = format!("{upstream}{rest}");
+            }
+            for (field, _) in &mut said.fields {
+                if let Some(rest) = field.strip_prefix(&place) {
+                    *field = format!("{upstream}{rest}");
+                }
+            }
+        }
+        CliError::Server(said)
+    }
+
     /// The exit code of the process.
     pub fn exit(&self) -> Exit {
         match self {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use mayfly_verify::arguments;
+use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::args::{self, wire_duration};
@@ -19,19 +20,17 @@ use super::server::ApiClient;
 use super::show::issued::IssuedView;
 use super::show::time;
 use super::subject::SubjectArgs;
-use super::{CommandContext, credential, task, terms, token};
+use super::{CommandContext, credential, issue, task, terms, token};
 use mayfly_base::limits;
 use mayfly_base::refusal::Reason;
-use mayfly_proto::mayfly::v1::{
-    self as pb, arguments::Arguments, exchange_request::Task, key_binding::Key, token_service_client::TokenServiceClient,
-};
+use mayfly_proto::mayfly::v1::{self as pb, arguments::Arguments, exchange_request::Task, key_binding::Key};
 
 /// Arguments of `mayfly get`.
 #[derive(Args)]
 pub struct GetArgs {
-    /// Name of the upstream
-    #[arg(value_name = "UPSTREAM")]
-    upstream: String,
+    /// Upstream, with scopes or without; with several upstreams, all credentials are issued or none, and written as a JSON array
+    #[arg(value_name = "UPSTREAM[=SCOPE,…]", required = true, num_args = 1..=limits::EXEC_CREDENTIALS, value_parser = terms::allowance)]
+    upstream: Vec<pb::Allowance>,
     /// Task of the credential [default: a new task for this credential]
     #[arg(long, value_name = "TASK", env = "MAYFLY_TASK", hide_env_values = true, value_parser = args::task_id)]
     task: Option<String>,
@@ -41,10 +40,10 @@ pub struct GetArgs {
     /// Lifetime of the new task [default: the lifetime of the credential]
     #[arg(long, value_name = "DURATION", value_parser = args::duration, conflicts_with = "task")]
     task_ttl: Option<Duration>,
-    /// Scope; can be repeated [default: the first scope that is not sensitive]
+    /// Scope of a single upstream; can be repeated [default: the first scope that is not sensitive]
     #[arg(long, value_name = "SCOPE")]
     scope: Vec<String>,
-    /// Kind of credential [default: the first kind of the upstream]
+    /// Kind of credential, for a single upstream [default: the first kind of the upstream]
     #[arg(long, value_parser = args::kind())]
     kind: Option<pb::CredentialKind>,
     /// Lifetime of the credential [default: 5m]
@@ -66,7 +65,7 @@ pub struct GetArgs {
     /// Binding to decide under [default: any binding that permits the request]
     #[arg(long, value_name = "NAME")]
     binding: Option<String>,
-    /// If an approval is needed, wait this long for it
+    /// If an approval is needed, wait this long for it; for a single upstream
     #[arg(long, value_name = "DURATION", value_parser = args::duration)]
     wait_for_approval: Option<Duration>,
     /// Request id; repeating the command with the same id returns the first answer
@@ -98,70 +97,164 @@ pub struct ToolArguments {
 }
 
 /// Runs the command.
-pub async fn run(args: GetArgs, run: &CommandContext) -> Result<Exit, CliError> {
+pub async fn run(mut args: GetArgs, run: &CommandContext) -> Result<Exit, CliError> {
+    let several = args.upstream.len() > 1;
     let form = Form::of(run.out.format(), args.header)?;
+    if several {
+        args.fit_several()?;
+    }
     let sink = SecretSink::decide(args.to.clone(), std::io::stdout().is_terminal(), args.force_terminal)?;
     let masker = args.mask.then(|| Masker::here(|name| std::env::var(name).ok().filter(|v| !v.is_empty()))).transpose()?;
-    let arguments = args.arguments.on_the_wire()?;
-    let parent_credential = args.parent_credential.as_deref().map(token::parent_credential).transpose()?;
-    let subject_token = args.subject.token()?;
-    let server = run.server().await?;
-    let wait = args.wait_for_approval.unwrap_or_default();
-    let opens = args.task.is_none();
-    let request = pb::ExchangeRequest {
-        arguments,
-        parent_credential,
-        subject_token,
-        request_id: run.request_id(&args.request_id),
-        ..request(args, &server).await?
+    let common = pb::ExchangeRequest {
+        arguments: args.arguments.on_the_wire()?,
+        parent_credential: args.parent_credential.as_deref().map(token::parent_credential).transpose()?,
+        subject_token: args.subject.token()?,
+        ttl: args.ttl.map(wire_duration),
+        tool: std::mem::take(&mut args.tool).unwrap_or_default(),
+        purpose: args.purpose.clone().unwrap_or_default(),
+        key_binding: args.bind_svid.then(|| pb::KeyBinding { key: Some(Key::CallerSvid(pb::CallerSvid {})) }),
+        binding: std::mem::take(&mut args.binding).unwrap_or_default(),
+        wait_for_approval: args.wait_for_approval.map(wire_duration),
+        ..pb::ExchangeRequest::default()
     };
-    let answer = server.waiting(wait).call(request, |c, q| async move { TokenServiceClient::new(c).exchange(q).await }).await?;
-    let issued = IssuedView::of(answer.issued.ok_or_else(|| CliError::ours("the server answered without a credential"))?)?;
-    let masked = match masker {
-        Some(masker) => masker.hide(&issued.answer.secrets()).await,
-        None => Ok(()),
+    let server = run.server().await?.waiting(args.wait_for_approval.unwrap_or_default());
+    let issued = if several {
+        all(&args, common, &server, run).await?
+    } else {
+        let request =
+            pb::ExchangeRequest { request_id: run.request_id(&args.request_id), ..single(&args, common, &server).await? };
+        issue::exchange_all(&server, vec![request]).await?
     };
-    let written = masked.and_then(|()| form.write(&issued)).and_then(|text| sink.write(text.as_bytes(), &run.system));
-    if let Err(error) = written {
-        // A credential that could not be written to its receiver is not left alive.
-        match credential::release(&server, &issued.about.0.credential_id).await {
-            Ok(_) => {
-                run.out.say(format_args!("{} was given back, since it could not be handed over", issued.about.0.credential_id))
+    let ids: Vec<String> = issued.iter().map(|one| one.credential_id.clone()).collect();
+    let written = match issued.into_iter().map(IssuedView::of).collect::<Result<Vec<_>, _>>() {
+        Ok(issued) => hand_over(&issued, masker, form, &sink, run).await.map(|()| issued),
+        Err(error) => Err(error),
+    };
+    let issued = match written {
+        Ok(issued) => issued,
+        Err(error) => {
+            // A credential that could not be written to its receiver is not left alive.
+            for id in &ids {
+                match credential::release(&server, id).await {
+                    Ok(_) => run.out.say(format_args!("{id} was given back, since it could not be handed over")),
+                    Err(_) => run.out.say(format_args!("end it with `mayfly credential release {id}`")),
+                }
             }
-            Err(_) => run.out.say(format_args!("end it with `mayfly credential release {}`", issued.about.0.credential_id)),
+            return Err(error);
         }
-        return Err(error);
+    };
+    issued.iter().for_each(|one| print_issued(run, one));
+    if let (None, Some(one)) = (&args.task, issued.first()) {
+        run.out.say(format_args!("its task is {0}; when the work is done: mayfly task complete {0}", one.about.0.task_id));
     }
-    print_issued(run, &issued, opens);
     Ok(Exit::Ok)
 }
 
-async fn request(args: GetArgs, server: &ApiClient) -> Result<pb::ExchangeRequest, CliError> {
-    let Chosen { scopes, kind, life } = chosen(&args, server).await?;
-    let task = match args.task {
-        Some(id) => Task::TaskId(id),
+/// Masks the secrets in the log of a CI job, and writes the credentials.
+async fn hand_over(
+    issued: &[IssuedView],
+    masker: Option<Masker>,
+    form: Form,
+    sink: &SecretSink,
+    run: &CommandContext,
+) -> Result<(), CliError> {
+    if let Some(masker) = masker {
+        let secrets: Vec<&str> = issued.iter().flat_map(|one| one.answer.secrets()).collect();
+        masker.hide(&secrets).await?;
+    }
+    let text = match issued {
+        [one] => form.write(one)?,
+        several => json(several)?,
+    };
+    sink.write(text.as_bytes(), &run.system)
+}
+
+impl GetArgs {
+    /// Refuses options that say something about a single credential.
+    fn fit_several(&self) -> Result<(), CliError> {
+        let wrong = if !self.scope.is_empty() {
+            "--scope is for a single upstream; with several, name the scopes with each: github=repo:read,issues:read"
+        } else if self.kind.is_some() {
+            "--kind is for a single upstream; with several, each has the first kind of its registration"
+        } else if self.wait_for_approval.is_some() {
+            "--wait-for-approval is for a single upstream; with several, open the task first: mayfly task open"
+        } else if self.header {
+            "--header is for a single upstream; with several, the credentials are written as a JSON array"
+        } else {
+            return Ok(());
+        };
+        Err(CliError::Usage(wrong.to_owned()))
+    }
+}
+
+/// The request for a single credential.
+async fn single(args: &GetArgs, common: pb::ExchangeRequest, server: &ApiClient) -> Result<pb::ExchangeRequest, CliError> {
+    let [named] = args.upstream.as_slice() else { return Err(CliError::ours("one upstream was expected")) };
+    if !named.scopes.is_empty() && !args.scope.is_empty() {
+        return Err(CliError::Usage("the scopes are named twice: with the upstream, and by --scope".to_owned()));
+    }
+    let scopes = if named.scopes.is_empty() { &args.scope } else { &named.scopes };
+    let Chosen { scopes, kind, life } = chosen(args, &named.upstream, scopes, server).await?;
+    let task = match &args.task {
+        Some(id) => Task::TaskId(id.clone()),
         None => Task::OpenTask(pb::TaskTerms {
-            purpose: args.purpose.clone().unwrap_or_default(),
-            upstreams: vec![pb::Allowance { upstream: args.upstream.clone(), scopes: scopes.clone() }],
-            tools: args.tool.iter().cloned().collect(),
+            purpose: common.purpose.clone(),
+            upstreams: vec![pb::Allowance { upstream: named.upstream.clone(), scopes: scopes.clone() }],
+            tools: Some(common.tool.clone()).filter(|tool| !tool.is_empty()).into_iter().collect(),
             // A task that serves one credential gets the lifetime of that credential, so that policies bound both alike.
             ttl: args.task_ttl.or(args.ttl).map(wire_duration).or(life),
             ..pb::TaskTerms::default()
         }),
     };
-    Ok(pb::ExchangeRequest {
-        task: Some(task),
-        upstream: args.upstream,
-        scopes,
+    Ok(pb::ExchangeRequest { task: Some(task), upstream: named.upstream.clone(), scopes, kind: kind.into(), ..common })
+}
+
+/// Issues credentials for several upstreams, or none. The task is opened first, unless one is given.
+async fn all(
+    args: &GetArgs,
+    common: pb::ExchangeRequest,
+    server: &ApiClient,
+    run: &CommandContext,
+) -> Result<Vec<pb::Issued>, CliError> {
+    let id = run.request_id(&args.request_id);
+    let (mut wanted, mut kinds, mut life) = (Vec::with_capacity(args.upstream.len()), Vec::new(), None);
+    for named in &args.upstream {
+        let chosen = chosen(args, &named.upstream, &named.scopes, server).await?;
+        wanted.push(pb::Allowance { upstream: named.upstream.clone(), scopes: chosen.scopes });
+        kinds.push(chosen.kind);
+        life = life.max(chosen.life.map(|d| (d.seconds, d.nanos)));
+    }
+    let task = match &args.task {
+        Some(task) => task.clone(),
+        None => {
+            let life = life.map(|(seconds, nanos)| prost_types::Duration { seconds, nanos });
+            let terms = pb::TaskTerms {
+                purpose: common.purpose.clone(),
+                upstreams: issue::merged(&wanted),
+                tools: Some(common.tool.clone()).filter(|tool| !tool.is_empty()).into_iter().collect(),
+                ttl: args.task_ttl.or(args.ttl).map(wire_duration).or(life),
+                ..pb::TaskTerms::default()
+            };
+            issue::open_task(server, terms, format!("{id}-task"), "mayfly get --task").await?
+        }
+    };
+    let requests = wanted.into_iter().zip(kinds).enumerate().map(|(n, (one, kind))| pb::ExchangeRequest {
+        task: Some(Task::TaskId(task.clone())),
+        upstream: one.upstream,
+        scopes: one.scopes,
         kind: kind.into(),
-        ttl: args.ttl.map(wire_duration),
-        tool: args.tool.unwrap_or_default(),
-        purpose: args.purpose.unwrap_or_default(),
-        key_binding: args.bind_svid.then(|| pb::KeyBinding { key: Some(Key::CallerSvid(pb::CallerSvid {})) }),
-        binding: args.binding.unwrap_or_default(),
-        wait_for_approval: args.wait_for_approval.map(wire_duration),
-        ..pb::ExchangeRequest::default()
-    })
+        request_id: format!("{id}-{n}"),
+        ..common.clone()
+    });
+    let issued = issue::exchange_all(server, requests.collect()).await;
+    if let (Err(error), None) = (&issued, &args.task) {
+        if error.reason() == Some(Reason::ApprovalNeeded) {
+            run.out.say(format_args!("the task stays open; once it is approved, repeat the command with --task {task}"));
+        } else {
+            issue::complete_task(server, &task, "no credential was issued").await;
+        }
+    }
+    issued
 }
 
 /// The parts of a request that the upstream's registration supplies if the command line omits them.
@@ -173,30 +266,30 @@ struct Chosen {
 }
 
 /// Takes scopes and kind from the command line, or else the registration's first scope that is not sensitive and its first kind.
-async fn chosen(args: &GetArgs, server: &ApiClient) -> Result<Chosen, CliError> {
+async fn chosen(args: &GetArgs, name: &str, scopes: &[String], server: &ApiClient) -> Result<Chosen, CliError> {
     let life_is_known = args.task.is_some() || args.task_ttl.is_some() || args.ttl.is_some();
-    if let (false, Some(kind), true) = (args.scope.is_empty(), args.kind, life_is_known) {
-        return Ok(Chosen { scopes: args.scope.clone(), kind, life: None });
+    if let (false, Some(kind), true) = (scopes.is_empty(), args.kind, life_is_known) {
+        return Ok(Chosen { scopes: scopes.to_vec(), kind, life: None });
     }
-    let upstream = match terms::registration(server, &args.upstream).await {
+    let upstream = match terms::registration(server, name).await {
         Ok(upstream) => upstream,
         // Only the lifetime is missing, and the server has a default. A caller that may not see the registration gets its reason from the
         // exchange.
         Err(error) if error.reason() == Some(Reason::NotFound) => match args.kind {
-            Some(kind) if !args.scope.is_empty() => return Ok(Chosen { scopes: args.scope.clone(), kind, life: None }),
+            Some(kind) if !scopes.is_empty() => return Ok(Chosen { scopes: scopes.to_vec(), kind, life: None }),
             _ => return Err(error),
         },
         Err(error) => return Err(error),
     };
     let kind = args.kind.or(upstream.kinds().next()).unwrap_or_default();
     let life = upstream.default_ttl;
-    if !args.scope.is_empty() {
-        return Ok(Chosen { scopes: args.scope.clone(), kind, life });
+    if !scopes.is_empty() {
+        return Ok(Chosen { scopes: scopes.to_vec(), kind, life });
     }
     let within = match &args.task {
         Some(id) => {
             let terms = task::get(server, id).await?.terms.unwrap_or_default();
-            terms.upstreams.into_iter().find(|a| a.upstream == args.upstream).map(|a| a.scopes)
+            terms.upstreams.into_iter().find(|a| a.upstream == name).map(|a| a.scopes)
         }
         None => None,
     };
@@ -255,31 +348,35 @@ impl Form {
             Some(text) => text,
             None => json(issued)?,
         };
-        if !text.ends_with('\n') {
-            text.push('\n');
-        }
+        ended(&mut text);
         Ok(text)
     }
 }
 
-fn json(issued: &IssuedView) -> Result<Zeroizing<String>, CliError> {
-    // The capacity covers the largest credential: a growing buffer would leave copies of the secret in memory.
-    let mut text = Zeroizing::new(Vec::with_capacity(64 * 1024));
+fn json(issued: &(impl Serialize + ?Sized)) -> Result<Zeroizing<String>, CliError> {
+    // The capacity covers the largest credentials: a growing buffer would leave copies of the secrets in memory.
+    let mut text = Zeroizing::new(Vec::with_capacity(limits::EXEC_CREDENTIALS * 64 * 1024));
     serde_json::to_writer_pretty(&mut *text, issued).map_err(CliError::ours)?;
     let text = std::str::from_utf8(&text).map_err(CliError::ours)?;
-    Ok(Zeroizing::new(escape::json(text).into_owned()))
+    let mut text = Zeroizing::new(escape::json(text).into_owned());
+    ended(&mut text);
+    Ok(text)
 }
 
-fn print_issued(run: &CommandContext, issued: &IssuedView, opened: bool) {
+/// Ends a text with a line feed.
+fn ended(text: &mut Zeroizing<String>) {
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+}
+
+fn print_issued(run: &CommandContext, issued: &IssuedView) {
     let bound = issued.about.json().text_at("bound");
     let issued = &issued.about.0;
     let until = time(issued.expires_at).unwrap_or_else(|| "-".to_owned());
     let by = if issued.bound_by.is_empty() { &bound } else { &issued.bound_by };
     let (id, upstream, scopes) = (&issued.credential_id, &issued.upstream, issued.scopes.join(", "));
     run.out.say(format_args!("{id} for {upstream} ({scopes}) until {until}, bounded by: {by}"));
-    if opened {
-        run.out.say(format_args!("its task is {0}; when the work is done: mayfly task complete {0}", issued.task_id));
-    }
     if issued.novelty() == pb::Novelty::Same {
         run.out.say("the same credential as the first time: the request id was used before");
     }

@@ -29,6 +29,7 @@ pub mod exit;
 pub mod explain;
 pub mod follower;
 pub mod get;
+pub mod issue;
 pub mod key;
 pub mod lease;
 pub mod list;

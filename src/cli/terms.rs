@@ -45,7 +45,7 @@ pub struct TermsArgs {
 }
 
 /// Parses `github=repo:read,issues:read`.
-fn allowance(text: &str) -> Result<pb::Allowance, String> {
+pub fn allowance(text: &str) -> Result<pb::Allowance, String> {
     let (upstream, scopes) = text.split_once('=').unwrap_or((text, ""));
     let list: Vec<String> = scopes.split(',').filter(|s| !s.is_empty()).map(str::to_owned).collect();
     if upstream.is_empty() || (text.contains('=') && list.is_empty()) {

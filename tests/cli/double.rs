@@ -148,6 +148,7 @@ unary! { upstream_service_server::UpstreamService {
     list_bindings(ListBindingsRequest) -> ListBindingsResponse,
     set_binding(SetBindingRequest) -> SetBindingResponse,
     list_leases(ListLeasesRequest) -> ListLeasesResponse,
+    get_lease(GetLeaseRequest) -> GetLeaseResponse,
     retry_lease(RetryLeaseRequest) -> RetryLeaseResponse,
     abandon_lease(AbandonLeaseRequest) -> AbandonLeaseResponse,
 }}

@@ -515,7 +515,7 @@ impl Person {
             ("KeyService", "GetJwks" | "ListKeys")
             | ("TrustDomainService", "ListTrustDomains")
             | ("PolicyService", "ValidatePolicy" | "ExplainPolicy" | "DiffPolicy")
-            | ("UpstreamService", "ListUpstreams" | "TestUpstream" | "PutSecret" | "ListBindings" | "ListLeases")
+            | ("UpstreamService", "ListUpstreams" | "TestUpstream" | "PutSecret" | "ListBindings" | "ListLeases" | "GetLease")
             | ("UpstreamService", "RetryLease" | "AbandonLease")
             | ("RevocationService", "GetRevocation" | "ListRules" | "ListLocks" | "WatchRevocations")
             | ("RevocationService", "AcknowledgeRevocations" | "WaitForRevocation" | "ListFollowers")

@@ -10,5 +10,6 @@ mod rotation;
 mod secret;
 mod secrets;
 mod server;
+mod several;
 #[path = "../kit/skipped.rs"]
 mod skipped;

@@ -299,6 +299,11 @@ impl UpstreamService for UpstreamApi {
         listed.await.map(Response::new).map_err(refused(&self.0, &actor, "list_leases"))
     }
 
+    async fn get_lease(&self, request: Request<pb::GetLeaseRequest>) -> Result<Response<pb::GetLeaseResponse>, Status> {
+        let actor = request_checks::actor(&self.0, &request, "get_lease")?;
+        lease::show(&self.0, &actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "get_lease"))
+    }
+
     async fn retry_lease(&self, request: Request<pb::RetryLeaseRequest>) -> Result<Response<pb::RetryLeaseResponse>, Status> {
         let actor = request_checks::actor(&self.0, &request, "retry_lease")?;
         lease::retry(&self.0, &actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "retry_lease"))

@@ -10,14 +10,13 @@ use super::super::error::CliError;
 use super::super::exit::Exit;
 use super::super::server::ApiClient;
 use super::super::show::issued::{IssuedAnswerView, IssuedView};
-use super::super::{CommandContext, credential, terms};
+use super::super::{CommandContext, credential, issue, terms};
 use super::ExecArgs;
 use super::database::{self, DatabaseVariables};
 use mayfly_base::limits;
-use mayfly_base::refusal::Reason;
 use mayfly_proto::mayfly::v1::{
     self as pb, credential_service_client::CredentialServiceClient, exchange_request::Task,
-    task_service_client::TaskServiceClient, token_service_client::TokenServiceClient,
+    task_service_client::TaskServiceClient,
 };
 
 /// The heartbeat interval of the task: if this process is killed, the task ends after this time.
@@ -196,24 +195,24 @@ impl ProgramCredentials {
         Ok(all)
     }
 
+    /// Issues all credentials, or none.
     async fn minted(&self) -> Result<Vec<HeldCredential>, CliError> {
-        let mut held: Vec<HeldCredential> = Vec::new();
-        for one in &self.injected {
-            match self.one(one).await {
-                Ok(minted) => held.push(minted),
-                Err(error) => {
-                    for one in &held {
-                        let _ = credential::release(&self.server, &one.id).await;
-                    }
-                    return Err(error);
-                }
+        let asked = self.system.steady();
+        let requests = self.injected.iter().map(|one| self.request(one)).collect();
+        let issued = issue::exchange_all(&self.server, requests).await?;
+        let ids: Vec<String> = issued.iter().map(|one| one.credential_id.clone()).collect();
+        let held: Result<Vec<_>, CliError> =
+            self.injected.iter().zip(issued).map(|(one, issued)| self.held(one, issued, asked)).collect();
+        if held.is_err() {
+            for id in &ids {
+                let _ = credential::release(&self.server, id).await;
             }
         }
-        Ok(held)
+        held
     }
 
-    async fn one(&self, of: &Injected) -> Result<HeldCredential, CliError> {
-        let request = pb::ExchangeRequest {
+    fn request(&self, of: &Injected) -> pb::ExchangeRequest {
+        pb::ExchangeRequest {
             task: Some(Task::TaskId(self.task.clone())),
             upstream: of.upstream.clone(),
             scopes: of.scopes.clone(),
@@ -221,22 +220,17 @@ impl ProgramCredentials {
             purpose: self.purpose.clone(),
             request_id: format!("exec-{}", super::super::show::hex(&self.system.random16())),
             ..pb::ExchangeRequest::default()
-        };
-        let asked = self.system.steady();
-        let answer = self.server.call(request, |c, q| async move { TokenServiceClient::new(c).exchange(q).await }).await?;
-        let issued = answer.issued.ok_or_else(|| CliError::ours("the server answered without a credential"))?;
+        }
+    }
+
+    /// `asked`: when the credentials were asked for.
+    fn held(&self, of: &Injected, issued: pb::Issued, asked: u64) -> Result<HeldCredential, CliError> {
         let life = match (&issued.issued_at, &issued.expires_at) {
             (Some(from), Some(to)) => (to.seconds - from.seconds).max(0).unsigned_abs() * 1_000,
             _ => 0,
         };
         let issued = IssuedView::of(issued)?;
-        let (value, database) = match self.values(&issued) {
-            Ok(values) => values,
-            Err(error) => {
-                let _ = credential::release(&self.server, &issued.about.0.credential_id).await;
-                return Err(error);
-            }
-        };
+        let (value, database) = self.values(&issued)?;
         let base_url = match &issued.answer {
             IssuedAnswerView::BearerToken { base_url, .. } => base_url.clone(),
             _ => String::new(),
@@ -327,8 +321,7 @@ impl ProgramCredentials {
     /// or when the heartbeat is missed.
     pub async fn give_back(&mut self) {
         if self.own_task {
-            let request = pb::CompleteTaskRequest { task_id: self.task.clone(), reason: "the program ended".to_owned() };
-            let _ = self.server.call(request, |c, q| async move { TaskServiceClient::new(c).complete_task(q).await }).await;
+            issue::complete_task(&self.server, &self.task, "the program ended").await;
         } else {
             for one in &self.held {
                 let _ = credential::release(&self.server, &one.id).await;
@@ -339,34 +332,16 @@ impl ProgramCredentials {
 }
 
 async fn open(server: &ApiClient, injected: &[Injected], args: &ExecArgs, run: &CommandContext) -> Result<String, CliError> {
-    let mut upstreams: Vec<pb::Allowance> = Vec::new();
-    for one in injected {
-        match upstreams.iter_mut().find(|a| a.upstream == one.upstream) {
-            Some(there) => {
-                there.scopes.extend(one.scopes.iter().filter(|s| !there.scopes.contains(s)).cloned().collect::<Vec<_>>())
-            }
-            None => upstreams.push(pb::Allowance { upstream: one.upstream.clone(), scopes: one.scopes.clone() }),
-        }
-    }
+    let wanted: Vec<pb::Allowance> =
+        injected.iter().map(|one| pb::Allowance { upstream: one.upstream.clone(), scopes: one.scopes.clone() }).collect();
     let terms = pb::TaskTerms {
         purpose: args.purpose.clone().unwrap_or_default(),
-        upstreams,
+        upstreams: issue::merged(&wanted),
         ttl: args.task_ttl.map(wire_duration),
         heartbeat_interval: Some(wire_duration(HEARTBEAT)),
         ..pb::TaskTerms::default()
     };
-    let request = pb::OpenTaskRequest { terms: Some(terms), request_id: run.request_id(&None), ..pb::OpenTaskRequest::default() };
-    let answer = server.call(request, |c, q| async move { TaskServiceClient::new(c).open_task(q).await }).await?;
-    let task = answer.task.ok_or_else(|| CliError::ours("the server answered without a task"))?;
-    match task.state() {
-        pb::TaskState::PendingApproval => Err(CliError::of_reason(
-            Reason::ApprovalNeeded.as_str(),
-            "the task needs an approval first".to_owned(),
-            String::new(),
-            format!("open the task and have it approved, then name it: mayfly task open; mayfly exec --task {}", task.task_id),
-        )),
-        _ => Ok(task.task_id),
-    }
+    issue::open_task(server, terms, run.request_id(&None), "mayfly exec --task").await
 }
 
 /// Whether an error means that the credential or caller is refused, rather than that the server is unreachable.

@@ -53,8 +53,10 @@ printed!(Shown<pb::Key>, k, "key_id",
 printed!(Shown<pb::RotateKeyResponse>, answer, "key.key_id");
 
 printed!(Shown<pb::Lease>, l, "lease_id",
-    ["LEASE": "lease_id", "STATE": "state", "UPSTREAM": "upstream", "WHAT": "what", "ATTEMPTS": "attempts", "LAST ERROR": "last_error"],
-    ["CREDENTIAL": "credential_id", "NEXT ATTEMPT": "next_attempt"]);
+    ["LEASE": "lease_id", "STATE": "state", "UPSTREAM": "upstream", "WHAT": "what", "OPENED": "opened_at", "ATTEMPTS": "attempts",
+     "LAST ERROR": "last_error"],
+    ["KIND": "kind", "CREDENTIAL": "credential_id", "TASK": "task_id", "CAUSE": "cause", "NEXT ATTEMPT": "next_attempt",
+     "WATCHED": "watched", "ENDS": "ends_at"]);
 
 printed!(Shown<pb::UpstreamSecret>, s, "upstream",
     ["UPSTREAM": "upstream", "ENVIRONMENT": "environment", "VERSION": "version", "STORED": "stored_at", "ROTATION DUE": "rotation_due_at",

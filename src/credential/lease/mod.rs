@@ -33,6 +33,7 @@ mod try_out;
 mod undo;
 mod worker_queue;
 
+use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 
@@ -108,6 +109,17 @@ pub enum UndoCause {
     Revoked(Seq),
     /// The credential's task is over.
     TaskOver,
+}
+
+impl fmt::Display for UndoCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            UndoCause::LeftBehind => f.write_str("no issuance came of the lease"),
+            UndoCause::Ended => f.write_str("the credential ended"),
+            UndoCause::Revoked(seq) => write!(f, "the credential was revoked at seq {seq}"),
+            UndoCause::TaskOver => f.write_str("the task is over"),
+        }
+    }
 }
 
 /// The state of a lease.

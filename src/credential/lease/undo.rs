@@ -231,12 +231,7 @@ impl<D: LeaseLedger> LeaseDriver<D> {
 
     /// Records that a lease is closed.
     async fn close(&self, id: LeaseId, end: LeaseEnd, why: &str, cause: UndoCause) -> Result<UndoResult, String> {
-        let author = Author::Mayfly(match cause {
-            UndoCause::LeftBehind => "no issuance came of the lease".to_owned(),
-            UndoCause::Ended => "the credential ended".to_owned(),
-            UndoCause::Revoked(seq) => format!("the credential was revoked at seq {seq}"),
-            UndoCause::TaskOver => "the task is over".to_owned(),
-        });
+        let author = Author::Mayfly(cause.to_string());
         match self.durable.commit(vec![Record::new(author, closed(id, end, why))]).await {
             Ok(_) => Ok(UndoResult::Closed),
             // Another replica, or an operator, has closed the lease already.

@@ -623,6 +623,10 @@ fn upstream() -> Vec<(&'static str, Row)> {
 fn upstream_2() -> Vec<(&'static str, Row)> {
     vec![
         (
+            "UpstreamService.GetLease",
+            Environment(call!(upstream::UpstreamApi, get_lease, t => pb::GetLeaseRequest { lease_id: t.lease.clone() })),
+        ),
+        (
             "UpstreamService.RetryLease",
             Environment(call!(upstream::UpstreamApi, retry_lease, t => pb::RetryLeaseRequest { lease_id: t.lease.clone() })),
         ),
