@@ -145,6 +145,8 @@ unary! { upstream_service_server::UpstreamService {
     return_owner(ReturnOwnerRequest) -> ReturnOwnerResponse,
     test_upstream(TestUpstreamRequest) -> TestUpstreamResponse,
     put_secret(PutSecretRequest) -> PutSecretResponse,
+    list_secrets(ListSecretsRequest) -> ListSecretsResponse,
+    remove_secret(RemoveSecretRequest) -> RemoveSecretResponse,
     list_bindings(ListBindingsRequest) -> ListBindingsResponse,
     set_binding(SetBindingRequest) -> SetBindingResponse,
     list_leases(ListLeasesRequest) -> ListLeasesResponse,

@@ -516,7 +516,7 @@ impl Person {
             | ("TrustDomainService", "ListTrustDomains")
             | ("PolicyService", "ValidatePolicy" | "ExplainPolicy" | "DiffPolicy")
             | ("UpstreamService", "ListUpstreams" | "TestUpstream" | "PutSecret" | "ListBindings" | "ListLeases" | "GetLease")
-            | ("UpstreamService", "RetryLease" | "AbandonLease")
+            | ("UpstreamService", "RetryLease" | "AbandonLease" | "ListSecrets" | "RemoveSecret")
             | ("RevocationService", "GetRevocation" | "ListRules" | "ListLocks" | "WatchRevocations")
             | ("RevocationService", "AcknowledgeRevocations" | "WaitForRevocation" | "ListFollowers")
             | ("TaskService", "DelegateTask" | "ListTasks" | "ExtendTask" | "HeartbeatTask" | "ListTaskCredentials")

@@ -155,5 +155,6 @@ fn what_is_not_served_says_so() {
     refused(w.run(up.test_upstream(ask(&w.workload("/agent/a"), echo()))), Reason::NotAuthenticated);
     refused(w.run(up.test_upstream(ask(&ROOT, pb::TestUpstreamRequest { upstream: "none".into() }))), Reason::NotFound);
     bad(w.run(up.test_upstream(ask(&ROOT, Default::default()))), "upstream");
-    refused(w.run(up.put_secret(ask(&ROOT, Default::default()))), Reason::NotServed);
+    bad(w.run(up.put_secret(ask(&ROOT, Default::default()))), "upstream");
+    bad(w.run(up.remove_secret(ask(&ROOT, Default::default()))), "upstream");
 }

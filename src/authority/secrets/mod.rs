@@ -201,7 +201,9 @@ impl Authority {
         named: &IdempotencyKey,
     ) -> Result<SecretRemoval, Error> {
         let found = self.ledger.settled(|s| s.secrets.get(name).cloned()).await?;
-        let environment = found.as_ref().map(|secret| secret.environment.to_string());
+        // An upstream without a secret says so to its own operators only.
+        let registered = self.standing_of(name).await?.map(|(upstream, _)| upstream.environment);
+        let environment = found.as_ref().map(|secret| secret.environment.to_string()).or(registered);
         let admitted = self.admit_to_found::<admin::ManageUpstreams>(operator, environment.as_deref())?;
         let (Some(admitted), Some(secret)) = (admitted, found) else {
             return Err(Error::Refusal(Refusal::new(Reason::NotFound, format!("upstream {name} has no stored secret"))));
