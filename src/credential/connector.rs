@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use super::access::vault::VaultSlot;
 use super::keyring::LoadedKey;
-use super::lease::UndoCause;
+use super::lease::{UndoCause, UndoSecretKeeper};
 use super::{CredentialKind, CredentialMaterial};
 use mayfly_ledger::record;
 use mayfly_ledger::state::Lease;
@@ -45,6 +45,8 @@ pub struct MintOrder<'a> {
     pub terms: &'a str,
     /// The key for [`MintOrder::password`]. `None` unless the kind [derives](UpstreamConnector::derives).
     pub passwords: Option<&'a LoadedKey>,
+    /// Seals the secret that undoing will need. `None` unless the kind [needs one](UpstreamConnector::undoes_by_secret), and for a repeat.
+    pub keeper: Option<&'a UndoSecretKeeper>,
 }
 
 impl MintOrder<'_> {
@@ -82,6 +84,8 @@ pub struct UndoOrder<'a> {
     pub terms: &'a str,
     /// Why it is undone. `None`: it was made for a test.
     pub cause: Option<UndoCause>,
+    /// The secret that was sealed when the credential was made. `Some` for a kind that [needs one](UpstreamConnector::undoes_by_secret).
+    pub secret: Option<&'a [u8]>,
 }
 
 /// The credential to be made, identified before it is made.
@@ -90,7 +94,8 @@ pub struct UpstreamHandle {
     /// The identifier that undoing needs, without a secret: a role's name, a tag. It must find the credential even if the upstream's answer
     /// was lost, so it is derived from the order's ids and never returned by the upstream.
     pub handle: String,
-    /// When the credential ends by itself at the upstream; 0 if it never does.
+    /// When the credential ends by itself at the upstream, wherever between now and the end of `make` it is made; 0 if it never does. A kind
+    /// that [undoes by a secret](UpstreamConnector::undoes_by_secret) is not asked to undo after that.
     pub ends_at: Millis,
     /// Everything else that undoing needs, without a secret: the address and the choices of the registration, which may be changed or
     /// retired by then. At most `limits::LEASE_TERMS_BYTES`.
@@ -167,6 +172,16 @@ pub trait UpstreamConnector: Send + Sync + 'static {
         false
     }
 
+    /// Whether undoing needs a secret that only the upstream's answer has, such as a token that deletes itself.
+    ///
+    /// [`make`](UpstreamConnector::make) then hands the secret to [`MintOrder::keeper`] before it returns, and [`UndoOrder::secret`] has it
+    /// until the lease is closed. `make` asks the upstream and seals the answer in a task of its own (`tokio::spawn`), since its future is
+    /// dropped if the caller disconnects. If the answer is lost all the same, `undo` is not called: the lease stays listed until
+    /// [`UpstreamHandle::ends_at`].
+    fn undoes_by_secret(&self) -> bool {
+        false
+    }
+
     /// Uses a credential that was made for a test of the upstream, in the least way. Returns what was done, in words.
     fn use_once<'a>(
         &'a self,
@@ -199,6 +214,11 @@ impl UpstreamConnectors {
     pub fn with(mut self, remote: Arc<dyn UpstreamConnector>) -> UpstreamConnectors {
         self.by_kind.insert(remote.kind(), remote);
         self
+    }
+
+    /// Whether a kind needs secrets for undoing.
+    pub fn any_undoes_by_secret(&self) -> bool {
+        self.by_kind.values().any(|connector| connector.undoes_by_secret())
     }
 
     /// Whether a kind derives its passwords.

@@ -34,6 +34,8 @@ pub const TABLE: &[ConnectorEntry] = &[
     super::postgres::ENTRY,
     #[cfg(feature = "secret")]
     super::secret::ENTRY,
+    #[cfg(feature = "github")]
+    super::github::ENTRY,
 ];
 
 /// The readers of the sections of registrations, for [`mayfly_ledger::upstream::file::parse`].

@@ -18,6 +18,8 @@ pub mod batch;
 mod batch_tests;
 pub mod connector;
 pub mod connectors;
+#[cfg(feature = "github")]
+mod github;
 pub mod jwt;
 pub mod keyring;
 pub mod kind;

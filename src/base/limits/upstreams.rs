@@ -14,6 +14,23 @@ pub const UPSTREAM_ROOTS_FILE_BYTES: usize = 256 * 1024;
 pub const UPSTREAM_SECRET_BYTES: usize = 8 * 1024;
 /// Longest text with the terms of a lease, bytes: an address and a few names.
 pub const LEASE_TERMS_BYTES: usize = 2 * 1024;
+/// Longest time of one HTTPS request to an upstream after connecting, until its answer is complete, milliseconds. Together with
+/// `UPSTREAM_CONNECT_MS` twice, for connecting and for TLS, below `LEASE_MAKE_MS`: a call ends by itself before the lease gives up on it.
+pub const UPSTREAM_CALL_MS: u64 = 9_000;
+/// Largest body of an upstream's answer to an HTTPS request, bytes. A token has some KB; a list of 100 repositories at GitHub has 700 KB, and
+/// connectors that read lists ask for fewer entries.
+pub const UPSTREAM_ANSWER_BYTES: usize = 256 * 1024;
+/// Largest body of an HTTPS request to an upstream, bytes: an assertion with its certificates, or 500 repositories.
+pub const UPSTREAM_REQUEST_BYTES: usize = 32 * 1024;
+/// Longest text of an upstream in an error, characters. Two fit into `LEASE_DETAIL_BYTES`.
+pub const UPSTREAM_TOLD_CHARACTERS: usize = 240;
+
+/// Calls in a row without an answer after which exchanges for an upstream are refused at once. One that is restarted leaves fewer.
+pub const UPSTREAM_FAILURES: u32 = 5;
+/// First pause after that until one exchange is let through, milliseconds. Pauses double, with jitter.
+pub const UPSTREAM_PAUSE_MIN_MS: u64 = 1_000;
+/// Longest such pause before jitter, which at most doubles it, milliseconds: an upstream that answers again is used again within a minute.
+pub const UPSTREAM_PAUSE_MAX_MS: u64 = 30_000;
 
 /// Longest time of one statement at PostgreSQL, milliseconds. Four fit into `LEASE_MAKE_MS`.
 pub const POSTGRES_STATEMENT_MS: u64 = 5_000;
@@ -41,3 +58,19 @@ pub const POSTGRES_DATABASES: usize = 16;
 /// Attempts to create a role whose transaction somebody else's change of the same privileges ended. mayfly's own wait for each other; an
 /// administrator is faster than three of them in a row only by chance.
 pub const POSTGRES_TRIES: u32 = 3;
+
+/// Entries of `grants` in a registration of GitHub.
+pub const GITHUB_GRANTS: usize = 64;
+/// Repositories of one token. GitHub takes 500, and describes each in its answer with some 7 KB (`GITHUB_MINT_ANSWER_BYTES`).
+pub const GITHUB_REPOSITORIES: usize = 100;
+/// Largest answer of GitHub with a token, bytes: twice what it writes about `GITHUB_REPOSITORIES`.
+pub const GITHUB_MINT_ANSWER_BYTES: usize = 1536 * 1024;
+/// How long a token of GitHub lives, milliseconds. GitHub knows no other time.
+pub const GITHUB_TOKEN_MS: u64 = 3600 * 1000;
+/// How much later than `GITHUB_TOKEN_MS` after the decision a token may end, milliseconds: the time to make it, and clocks that differ.
+pub const GITHUB_TOKEN_SLACK_MS: u64 = 120 * 1000;
+/// Longest time for finding out which permission or repository an installation lacks, milliseconds. What remains of `LEASE_MAKE_MS` after a
+/// call that was refused as slowly as GitHub usually answers.
+pub const GITHUB_DIAGNOSIS_MS: u64 = 5_000;
+/// Repositories that are looked for when GitHub refuses a token because of one of them: as many calls as fit into `GITHUB_DIAGNOSIS_MS`.
+pub const GITHUB_DIAGNOSED: usize = 16;

@@ -4,8 +4,11 @@
 //! - [`secrets`]: the files with the secrets by which mayfly itself logs in.
 //! - [`tls`]: the roots that verify an upstream.
 //! - [`vault`]: the sealed secrets of upstreams in the server's own store.
+//! - [`https`]: the HTTPS calls of connectors. [`http1`]: one request over a connection.
 
 pub mod address;
+pub mod http1;
+pub mod https;
 pub mod secrets;
 pub mod tls;
 pub mod vault;

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::super::{ConnectorSettings, LeaseConcurrency, LeaseDriver, LeaseLedger, LeaseStatus, LeaseTiming, standing};
+use super::super::{
+    ConnectorSettings, LeaseConcurrency, LeaseDriver, LeaseLedger, LeaseStatus, LeaseTiming, UndoSecrets, standing,
+};
 use super::account::{dropped, gone, login, made};
 use super::server::{Server, call};
 use crate::connector::{
@@ -163,15 +165,20 @@ pub struct Process {
 impl Process {
     /// Starts a process on the commits of a ledger.
     pub fn start(commits: Vec<Bytes>, server: &Server, life: Life) -> Process {
+        let accounts = Accounts::at(server, life.clone());
+        Process::with(commits, accounts, UndoSecrets::default(), life)
+    }
+
+    /// As [`Process::start`], with another kind.
+    pub fn with(commits: Vec<Bytes>, remote: Arc<dyn UpstreamConnector>, secrets: UndoSecrets, life: Life) -> Process {
         let system = System::real();
         let log = TestLog::replayed(commits, system.wall());
         let (reads, follows) = (AtomicU64::default(), OnceLock::new());
         let disk = Arc::new(Disk { log: Mutex::new(log), reads, follows, life: life.clone(), system: system.clone() });
-        let accounts = Accounts::at(server, life.clone());
         let leases = LeaseDriver::new(
             disk.clone(),
-            connectors(UpstreamConnectors::default().with(accounts), TIMING),
-            Arc::default(),
+            connectors(UpstreamConnectors::default().with(remote), TIMING),
+            (Arc::default(), secrets),
             system,
         );
         disk.follows.set(Arc::downgrade(&leases)).unwrap_or_else(|_| panic!("set once"));
