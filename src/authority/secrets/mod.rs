@@ -70,6 +70,11 @@ pub struct ListedSecret {
     pub registration: Option<std::sync::Arc<Upstream>>,
 }
 
+fn of_another_kind(name: &str) -> Refusal {
+    let no = Refusal::new(Reason::NotServed, format!("upstream {name} is not of kind secret, so it has no stored secret"));
+    no.way_out("mayfly upstream template secret")
+}
+
 /// Checks a secret before it is stored.
 fn check(value: &[u8], upstream: &Upstream) -> Result<(), Refusal> {
     if value.is_empty() || value.len() > limits::STATIC_SECRET_BYTES {
@@ -202,11 +207,15 @@ impl Authority {
     ) -> Result<SecretRemoval, Error> {
         let found = self.ledger.settled(|s| s.secrets.get(name).cloned()).await?;
         // An upstream without a secret says so to its own operators only.
-        let registered = self.standing_of(name).await?.map(|(upstream, _)| upstream.environment);
-        let environment = found.as_ref().map(|secret| secret.environment.to_string()).or(registered);
-        let admitted = self.admit_to_found::<admin::ManageUpstreams>(operator, environment.as_deref())?;
+        let registered = self.standing_of(name).await?.map(|(upstream, _)| upstream);
+        let of = registered.as_ref().map(|upstream| upstream.environment.as_str());
+        let environment = found.as_ref().map(|secret| &*secret.environment).or(of);
+        let admitted = self.admit_to_found::<admin::ManageUpstreams>(operator, environment)?;
         let (Some(admitted), Some(secret)) = (admitted, found) else {
-            return Err(Error::Refusal(Refusal::new(Reason::NotFound, format!("upstream {name} has no stored secret"))));
+            return Err(match registered.filter(|upstream| !upstream.issues(Kind::Secret)) {
+                Some(_) => Error::Refusal(of_another_kind(name)),
+                None => Error::Refusal(Refusal::new(Reason::NotFound, format!("upstream {name} has no stored secret"))),
+            });
         };
         let who = admitted.who();
         if let Some(before) = self.remembered(&who.name(), named).await? {
