@@ -34,6 +34,8 @@ pub const TABLE: &[ConnectorEntry] = &[
     super::oauth::ENTRY,
     #[cfg(feature = "postgres")]
     super::postgres::ENTRY,
+    #[cfg(feature = "secret")]
+    super::secret::ENTRY,
     #[cfg(feature = "github")]
     super::github::ENTRY,
     #[cfg(feature = "federation")]
@@ -57,7 +59,7 @@ pub fn has(kind: CredentialKind) -> bool {
 /// The connectors of a server. `secrets_dir`: `upstreams.secrets_dir` of its configuration.
 pub fn built_in(secrets_dir: Option<PathBuf>, system: &System) -> UpstreamConnectors {
     let access = UpstreamAccess::new(secrets_dir, system.clone());
-    TABLE.iter().fold(UpstreamConnectors::default(), |all, entry| all.with((entry.build)(access.clone())))
+    TABLE.iter().fold(UpstreamConnectors::over(access.vault().clone()), |all, entry| all.with((entry.build)(access.clone())))
 }
 
 #[cfg(test)]
