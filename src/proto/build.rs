@@ -12,6 +12,7 @@ use tonic_prost_build::FileDescriptorSet;
 /// The rpcs that the Rust client calls: its generated code contains these and the messages they need (`clients/rust/src/pb`).
 const CLIENT_CALLS: &[&str] = &[
     "TokenService.Exchange",
+    "TokenService.BatchExchange",
     "TokenService.StreamExchange",
     "TokenService.Release",
     "TaskService.CompleteTask",
