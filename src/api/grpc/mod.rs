@@ -18,7 +18,7 @@ pub mod break_glass;
 mod call_approval;
 mod call_trace;
 pub mod connection;
-mod credential;
+pub mod credential;
 mod credential_filter;
 mod credential_watch;
 mod exchange;
