@@ -30,7 +30,7 @@ use mayfly_base::refusal::Fault;
 use mayfly_base::system::System;
 use mayfly_base::trace::{self, Tracer};
 use mayfly_credential::keyring::{Keyring, Sealer};
-use mayfly_credential::lease::{ConnectorSettings, LeaseDriver, ReplicaLedger};
+use mayfly_credential::lease::{ConnectorSettings, LeaseDriver, ReplicaLedger, UndoSecrets};
 use mayfly_credential::status_list::StatusListAllocator;
 use mayfly_identity::bundle::Bundles;
 use mayfly_ledger::record::{Event, Record, RecordedTarget};
@@ -220,7 +220,11 @@ impl Authority {
         let over = Arc::new(ReplicaLedger::new(ledger.clone(), parts.system.clone()));
         let tracer = Tracer::new(parts.traced, parts.system.clone());
         let keyring = Arc::new(Keyring::default());
-        let leases = LeaseDriver::new(over, parts.connectors, keyring.clone(), parts.system.clone());
+        let leases = {
+            let of_store = ledger.clone();
+            let secrets = UndoSecrets::new(move || of_store.store(), parts.sealer.clone());
+            LeaseDriver::new(over, parts.connectors, (keyring.clone(), secrets), parts.system.clone())
+        };
         let authority = Arc::new(Authority {
             ledger,
             catalog: Catalog::new(&parts.decider.issuer),

@@ -36,6 +36,12 @@ pub const TABLE: &[ConnectorEntry] = &[
     super::mysql::ENTRY,
     #[cfg(feature = "redis")]
     super::redis::ENTRY,
+    #[cfg(feature = "github")]
+    super::github::ENTRY,
+    #[cfg(feature = "federation")]
+    super::federation::ENTRY,
+    #[cfg(feature = "aws")]
+    super::aws::ENTRY,
 ];
 
 /// The readers of the sections of registrations, for [`mayfly_ledger::upstream::file::parse`].

@@ -34,7 +34,7 @@ pub struct Accounts {
 pub fn connectors(address: SocketAddr, tells: bool) -> ConnectorSettings {
     let of = |kind| Arc::new(Accounts { address, kind, tells });
     let remotes = UpstreamConnectors::default().with(of(CredentialKind::Postgres)).with(of(CredentialKind::Oauth));
-    ConnectorSettings { remotes, timing: TIMING, places: LeaseConcurrency::default() }
+    ConnectorSettings { remotes, timing: TIMING, places: LeaseConcurrency::default(), issuer: String::new() }
 }
 
 impl Accounts {

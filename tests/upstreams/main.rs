@@ -1,8 +1,12 @@
 //! The connectors of the shipped program on whole servers, against real upstreams: PostgreSQL, MariaDB and Redis from the system's packages,
-//! started on loopback in temporary directories. Tests whose database is not installed are reported as skipped.
+//! started on loopback in temporary directories, and a double of GitHub that verifies with an independent library
+//! (`tests/doubles/github.py`). Where one of them cannot run, its tests are reported as skipped.
 
 mod cluster;
 mod gate;
+mod github;
+mod github_double;
+mod github_kills;
 mod kills;
 mod mariadb;
 mod mysql;

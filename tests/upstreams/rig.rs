@@ -197,11 +197,16 @@ impl Rig {
 
     /// A task for the upstream.
     pub fn open(&self, upstream: &str) -> String {
+        self.open_for(upstream, &["orders:read", "orders:write"])
+    }
+
+    /// A task for scopes of the upstream.
+    pub fn open_for(&self, upstream: &str, scopes: &[&str]) -> String {
         let terms = pb::TaskTerms {
             purpose: "a test".into(),
             upstreams: vec![pb::Allowance {
                 upstream: upstream.into(),
-                scopes: vec!["orders:read".into(), "orders:write".into()],
+                scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
             }],
             ttl: Some(prost_types::Duration { seconds: 3600, nanos: 0 }),
             ..Default::default()

@@ -130,6 +130,11 @@ impl Authority {
         {
             tracing::warn!(%error, upstream = %new.name, "a key for passwords could not be made yet");
         }
+        if !terms.dry_run
+            && let Err(error) = self.tend_assertions(&new.environment).await
+        {
+            tracing::warn!(%error, upstream = %new.name, "a key for assertions could not be made yet");
+        }
         Ok(changed)
     }
 

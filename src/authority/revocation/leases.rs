@@ -56,6 +56,7 @@ impl Authority {
             ));
         }
         self.change(admitted.who(), ProposalKind::Change, abandoned(id, why), named).await?;
+        self.leases.forget_secret(id, &listed.lease).await;
         Ok(Some(listed))
     }
 

@@ -216,7 +216,7 @@ fn key_added(e: &KeyAdded, record: &Record) -> WebhookEvent {
     let data = json!({
         "key": e.key, "purpose": purpose, "algorithm": e.algorithm, "state": key_state(e.state), "by": author(record),
     });
-    WebhookEvent::new("key.changed", place(&e.environment), data)
+    WebhookEvent::new("key.changed", place(e.purpose().environment_of(&e.environment)), data)
 }
 
 fn key_state(state: i32) -> String {

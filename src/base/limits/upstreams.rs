@@ -14,6 +14,23 @@ pub const UPSTREAM_ROOTS_FILE_BYTES: usize = 256 * 1024;
 pub const UPSTREAM_SECRET_BYTES: usize = 8 * 1024;
 /// Longest text with the terms of a lease, bytes: an address and a few names.
 pub const LEASE_TERMS_BYTES: usize = 2 * 1024;
+/// Longest time of one HTTPS request to an upstream after connecting, until its answer is complete, milliseconds. Together with
+/// `UPSTREAM_CONNECT_MS` twice, for connecting and for TLS, below `LEASE_MAKE_MS`: a call ends by itself before the lease gives up on it.
+pub const UPSTREAM_CALL_MS: u64 = 9_000;
+/// Largest body of an upstream's answer to an HTTPS request, bytes. A token has some KB; a list of 100 repositories at GitHub has 700 KB, and
+/// connectors that read lists ask for fewer entries.
+pub const UPSTREAM_ANSWER_BYTES: usize = 256 * 1024;
+/// Largest body of an HTTPS request to an upstream, bytes: an assertion with its certificates, or 500 repositories.
+pub const UPSTREAM_REQUEST_BYTES: usize = 32 * 1024;
+/// Longest text of an upstream in an error, characters. Two fit into `LEASE_DETAIL_BYTES`.
+pub const UPSTREAM_TOLD_CHARACTERS: usize = 240;
+
+/// Calls in a row without an answer after which exchanges for an upstream are refused at once. One that is restarted leaves fewer.
+pub const UPSTREAM_FAILURES: u32 = 5;
+/// First pause after that until one exchange is let through, milliseconds. Pauses double, with jitter.
+pub const UPSTREAM_PAUSE_MIN_MS: u64 = 1_000;
+/// Longest such pause before jitter, which at most doubles it, milliseconds: an upstream that answers again is used again within a minute.
+pub const UPSTREAM_PAUSE_MAX_MS: u64 = 30_000;
 
 /// Entries of `grants` in the registration of a database.
 pub const DATABASE_GRANTS: usize = 64;
@@ -80,3 +97,53 @@ pub const REDIS_SESSIONS_LOOKS: u32 = 40;
 pub const REDIS_USER_BYTES: usize = 128;
 /// Longest name of a command or pattern of keys or channels in a registration, bytes.
 pub const REDIS_RULE_BYTES: usize = 256;
+
+/// Entries of `grants` in a registration of GitHub.
+pub const GITHUB_GRANTS: usize = 64;
+/// Repositories of one token. GitHub takes 500, and describes each in its answer with some 7 KB (`GITHUB_MINT_ANSWER_BYTES`).
+pub const GITHUB_REPOSITORIES: usize = 100;
+/// Largest answer of GitHub with a token, bytes: twice what it writes about `GITHUB_REPOSITORIES`.
+pub const GITHUB_MINT_ANSWER_BYTES: usize = 1536 * 1024;
+/// How long a token of GitHub lives, milliseconds. GitHub knows no other time.
+pub const GITHUB_TOKEN_MS: u64 = 3600 * 1000;
+/// How much later than `GITHUB_TOKEN_MS` after the decision a token may end, milliseconds: the time to make it, and clocks that differ.
+pub const GITHUB_TOKEN_SLACK_MS: u64 = 120 * 1000;
+/// Longest time for finding out which permission or repository an installation lacks, milliseconds. What remains of `LEASE_MAKE_MS` after a
+/// call that was refused as slowly as GitHub usually answers.
+pub const GITHUB_DIAGNOSIS_MS: u64 = 5_000;
+/// Repositories that are looked for when GitHub refuses a token because of one of them: as many calls as fit into `GITHUB_DIAGNOSIS_MS`.
+pub const GITHUB_DIAGNOSED: usize = 16;
+
+/// Time for which the key of an issuer of assertions is published before it signs, milliseconds. Clouds do not say for how long they keep a
+/// JWK set; a day is longer than the `max-age` of any large issuer.
+pub const FEDERATION_KEY_PUBLISHED_AHEAD_MS: u64 = 24 * 3600 * 1000;
+/// Longest life of an assertion, milliseconds, where the registration names none. Nobody can take an assertion back, and an exchange takes
+/// seconds.
+pub const ASSERTION_LIFE_MS: u64 = 10 * 60 * 1000;
+/// Longest life of an assertion that a registration may name, milliseconds. An hour, as the tokens of most clouds live.
+pub const ASSERTION_LIFE_MAX_MS: u64 = 60 * 60 * 1000;
+/// Longest life of a vendor's token that a registration may name, milliseconds: a day.
+pub const FEDERATION_TOKEN_LIFE_MAX_MS: u64 = 24 * 3600 * 1000;
+/// Longest subject and audience of an assertion in a registration, bytes. Entra has the highest limit of the vendors, 600.
+pub const ASSERTION_NAME_BYTES: usize = 600;
+/// Longest answer of a vendor's token endpoint, bytes. Tokens have up to some kilobytes.
+pub const FEDERATION_ANSWER_BYTES: usize = 64 * 1024;
+
+/// Longest session policy of AWS, characters (AssumeRoleWithWebIdentity, `Policy`).
+pub const AWS_SESSION_POLICY_CHARACTERS: usize = 2_048;
+/// Shortest session of AWS, seconds (AssumeRoleWithWebIdentity, `DurationSeconds`).
+pub const AWS_SESSION_LEAST_S: u64 = 15 * 60;
+/// Shortest rest of a session that is handed out, seconds. AWS's SDKs renew sessions that have less left.
+pub const AWS_LEAST_REST_S: u64 = 5 * 60;
+/// Life of an assertion for AWS, milliseconds: one call, and the clocks of both sides.
+pub const AWS_ASSERTION_LIFE_MS: u64 = 2 * 60 * 1000;
+/// For how long a session stays denied after its end, seconds: AWS's clock, and a session that was made by a late request.
+pub const AWS_DENY_MARGIN_S: u64 = 5 * 60;
+/// Room for mayfly's list of denied sessions in a role's inline policies, characters. IAM has 10,240 for all of them; the rest is for the
+/// role's own, and for lists of processes that have ended.
+pub const AWS_ROLE_POLICIES_CHARACTERS: usize = 8_000;
+/// Policies of ended processes that are looked at in one call that denies sessions. A server that restarts every minute leaves as many in
+/// eight minutes, and each look is a call of half a second.
+pub const AWS_POLICIES_CLEARED: usize = 8;
+/// Longest ARN of a role in a registration, bytes. Terms of leases have two of them.
+pub const AWS_ARN_BYTES: usize = 256;

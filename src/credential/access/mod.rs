@@ -3,8 +3,11 @@
 //! - [`address`]: resolves the host of a registration and refuses addresses that no upstream has.
 //! - [`secrets`]: the files with the secrets by which mayfly itself logs in.
 //! - [`tls`]: the roots that verify an upstream.
+//! - [`https`]: the HTTPS calls of connectors. [`http1`]: one request over a connection.
 
 pub mod address;
+pub mod http1;
+pub mod https;
 pub mod secrets;
 pub mod tls;
 

@@ -99,14 +99,14 @@ impl UpstreamAccess {
                 false => c.keys.join(", "),
             });
             wrong(&format!(
-                "it needs the keys target and {key}, as texts in single quotes; wrong is: {}",
+                "it needs the keys target and {key}, as texts in single quotes (three for a text of several lines); wrong is: {}",
                 lines.collect::<Vec<_>>().join("; ")
             ))
         };
         let document = Document::parse(&source.0).map_err(told)?;
         let root = document.root();
         let bound = root.required("target").and_then(|f| f.text(limits::NAME_BYTES * 4));
-        let secret = root.required(key).and_then(|f| f.text(limits::UPSTREAM_SECRET_BYTES)).map(Zeroizing::new);
+        let secret = root.required(key).and_then(|f| f.lines(limits::UPSTREAM_SECRET_BYTES)).map(Zeroizing::new);
         root.finish();
         let (bound, secret) = document.finish(bound.zip(secret)).map_err(told)?;
         let origin = |url: &str| target_url(url).and_then(|url| origin(&url).map(str::to_owned));

@@ -17,15 +17,15 @@ use mayfly_base::system_roots::system_roots;
 use mayfly_base::{bounded_file, limits};
 
 /// The clock for checking the validity of certificates.
-struct UpstreamClock(System);
+pub struct TlsClock(pub System);
 
-impl fmt::Debug for UpstreamClock {
+impl fmt::Debug for TlsClock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("UpstreamClock")
+        f.write_str("TlsClock")
     }
 }
 
-impl TimeProvider for UpstreamClock {
+impl TimeProvider for TlsClock {
     fn current_time(&self) -> Option<UnixTime> {
         Some(UnixTime::since_unix_epoch(Duration::from_secs(self.0.wall().seconds())))
     }
@@ -36,9 +36,14 @@ impl UpstreamAccess {
     ///
     /// Reads files, and may take some milliseconds.
     pub fn trusted_roots(&self, upstream: &str) -> Result<Vec<CertificateDer<'static>>, String> {
-        match self.roots(upstream).map_err(|e| e.to_string())? {
-            Some(pem) => roots_of(pem.as_bytes(), "the file of its roots"),
-            None => {
+        self.roots_for(upstream, None)
+    }
+
+    fn roots_for(&self, upstream: &str, server_ca: Option<&str>) -> Result<Vec<CertificateDer<'static>>, String> {
+        match (self.roots(upstream).map_err(|e| e.to_string())?, server_ca) {
+            (Some(pem), _) => roots_of(pem.as_bytes(), "the file of its roots"),
+            (None, Some(pem)) => roots_of(pem.as_bytes(), "server_ca"),
+            (None, None) => {
                 let path = system_roots().ok_or("this host has no file of trusted roots, and there is none for the upstream")?;
                 let pem = bounded_file::read(&path, limits::CA_FILE_BYTES).map_err(|e| format!("{}: {e}", path.display()))?;
                 roots_of(&pem, &path.display().to_string())
@@ -50,8 +55,14 @@ impl UpstreamAccess {
     ///
     /// Reads files, and may take some milliseconds.
     pub fn tls(&self, upstream: &str) -> Result<Arc<ClientConfig>, String> {
+        self.tls_with(upstream, None)
+    }
+
+    /// As [`UpstreamAccess::tls`], with roots in PEM from the registration, which count only if the upstream has no file of roots: whoever
+    /// changes a registration must not decide who receives a secret of this host. Connectors that send such a secret therefore give none.
+    pub fn tls_with(&self, upstream: &str, server_ca: Option<&str>) -> Result<Arc<ClientConfig>, String> {
         let mut roots = RootCertStore::empty();
-        for certificate in self.trusted_roots(upstream)? {
+        for certificate in self.roots_for(upstream, server_ca)? {
             // A system's file may contain an unusable certificate; the others are still valid.
             let _ = roots.add(certificate);
         }
@@ -59,7 +70,7 @@ impl UpstreamAccess {
             return Err("the roots of the upstream have no CA certificate that can be used".to_owned());
         }
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_details(provider, Arc::new(UpstreamClock(self.system().clone())));
+        let builder = ClientConfig::builder_with_details(provider, Arc::new(TlsClock(self.system().clone())));
         let builder = builder.with_protocol_versions(&[&TLS13]).map_err(|e| e.to_string())?;
         let mut config = builder.with_root_certificates(roots).with_no_client_auth();
         config.resumption = rustls::client::Resumption::disabled();

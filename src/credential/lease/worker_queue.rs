@@ -179,14 +179,14 @@ impl WorkerQueue {
         agenda.undo(lease, upstream, entry.next_at);
     }
 
-    /// The lease is undone and has to be checked once more at `at`.
-    pub fn later(&self, lease: LeaseId, upstream: &str, at: u64) {
+    /// The lease has to be checked once more at `at`. It is undone, unless the secret that would undo it is `lost`, as operators are told.
+    pub fn later(&self, lease: LeaseId, upstream: &str, at: u64, lost: Option<String>) {
         let mut inner = self.inner.lock();
         let Inner { entries, agenda } = &mut *inner;
         let entry = entries.entry(lease).or_default();
         entry.next_at = at;
-        entry.watched = true;
-        entry.last.clear();
+        entry.watched = lost.is_none();
+        entry.last = lost.unwrap_or_default();
         agenda.undo(lease, upstream, at);
     }
 

@@ -295,7 +295,7 @@ impl Namer<'_> {
             }
             Event::KeyAdded(e) => {
                 self.other(&e.key);
-                self.environment(&e.environment);
+                self.environment(e.purpose().environment_of(&e.environment));
             }
             Event::KeyChanged(e) => self.other(&e.key),
             _ => {}

@@ -44,7 +44,14 @@ fn read(root: &Section<'_>, readers: &[SettingsReader]) -> Option<Upstream> {
     let expires = root.required("expires").and_then(|f| f.moment());
     let classification = root.required("classification").and_then(|f| f.inside(classification));
     let ttl = root.required("ttl").and_then(|f| f.inside(ttl));
-    let around = SettingsContext { name: name.as_deref(), target: target.as_deref(), scopes: scopes.as_deref() };
+    let around = SettingsContext {
+        name: name.as_deref(),
+        environment: environment.as_deref(),
+        target: target.as_deref(),
+        scopes: scopes.as_deref(),
+        audience: audience.as_deref(),
+        ttl,
+    };
     let settings = settings(root, readers, kinds.as_deref(), &around);
     let jwt = root.optional("jwt");
     let (alg, proof_of_possession) = match &jwt {

@@ -74,6 +74,8 @@ closed! {
         Mysql = 10 "mysql",
         /// An ACL user of a Redis server.
         Redis = 11 "redis",
+        /// An assertion for another authorization server, or the token that it gives for one.
+        Federation = 12 "federation",
     }
 }
 
