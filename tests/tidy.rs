@@ -210,6 +210,7 @@ fn the_pure_parts_know_no_files_sockets_or_tasks() {
             "src/credential/mysql/",
             "src/credential/redis/",
             "src/credential/github/",
+            "src/credential/oauth/",
             "src/credential/federation/",
             "src/credential/aws/",
         ];

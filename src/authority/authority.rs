@@ -31,6 +31,7 @@ use mayfly_base::system::System;
 use mayfly_base::trace::{self, Tracer};
 use mayfly_credential::keyring::{Keyring, Sealer};
 use mayfly_credential::lease::{ConnectorSettings, LeaseDriver, ReplicaLedger, UndoSecrets};
+use mayfly_credential::sign_in::UpstreamConnection;
 use mayfly_credential::status_list::StatusListAllocator;
 use mayfly_identity::bundle::Bundles;
 use mayfly_ledger::record::{Event, Record, RecordedTarget};
@@ -110,6 +111,8 @@ pub struct Authority {
     pub webhooks: OnceLock<Box<dyn crate::webhook::WebhookSenders>>,
     /// The differences between the files of policies and registrations and the ledger, which is authoritative.
     pub drift: ArcSwap<Vec<String>>,
+    /// The grants of people at authorization servers, as of the last look.
+    pub(crate) connections: ArcSwap<Vec<UpstreamConnection>>,
     /// Calls by method and code.
     pub call_metrics: Arc<CallMetrics>,
     /// Exchanges by environment, upstream and outcome.
@@ -260,6 +263,7 @@ impl Authority {
             tracer,
             webhooks: OnceLock::new(),
             drift: ArcSwap::default(),
+            connections: ArcSwap::default(),
             call_metrics: Arc::default(),
             exchange_metrics: ExchangeMetrics::default(),
             refused_handshakes: Arc::default(),

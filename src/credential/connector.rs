@@ -15,7 +15,8 @@ use zeroize::Zeroizing;
 
 use super::assertion::AssertionIssuers;
 use super::keyring::{AssertionKeys, LoadedKey};
-use super::lease::UndoSecretKeeper;
+use super::lease::{SealedValues, UndoSecretKeeper};
+use super::sign_in::UpstreamSignIn;
 use super::{CredentialKind, CredentialMaterial};
 use mayfly_ledger::record;
 use mayfly_ledger::state::Lease;
@@ -106,6 +107,9 @@ pub struct UpstreamCredential {
     pub answer: CredentialMaterial,
     /// The credential cannot be revoked before its expiry. Allowed only where the registration consents.
     pub irrevocable: bool,
+    /// When the credential ends by itself, if the upstream decides that: a credential is never said to live longer. `None`: not before the
+    /// expiry that was asked for.
+    pub ends_at: Option<Millis>,
 }
 
 /// Why a credential was not made.
@@ -190,6 +194,20 @@ pub trait UpstreamConnector: Send + Sync + 'static {
     /// Gives the connector the issuers of assertions, once, before anything else is asked.
     fn begin(&self, _issuers: &AssertionIssuers) {}
 
+    /// Gives the connector the server's store for values of its own, once, before anything else is asked.
+    fn keep_in(&self, _values: &Arc<SealedValues>) {}
+
+    /// The part for upstreams that a person connects once, by signing in there.
+    fn sign_in(&self) -> Option<&dyn UpstreamSignIn> {
+        None
+    }
+
+    /// Whether a credential of these terms cannot be revoked, so that undoing is to wait until [`UpstreamHandle::ends_at`]. Only where the
+    /// registration consents.
+    fn is_irrevocable(&self, _terms: &str) -> bool {
+        false
+    }
+
     /// Uses a credential that was made for a test of the upstream, in the least way. Returns what was done, in words.
     fn use_once<'a>(
         &'a self,
@@ -211,6 +229,16 @@ impl UpstreamConnectors {
     pub fn with(mut self, remote: Arc<dyn UpstreamConnector>) -> UpstreamConnectors {
         self.by_kind.insert(remote.kind(), remote);
         self
+    }
+
+    /// As [`UpstreamConnector::keep_in`], for all kinds.
+    pub fn keep_in(&self, values: &Arc<SealedValues>) {
+        self.by_kind.values().for_each(|connector| connector.keep_in(values));
+    }
+
+    /// The parts for upstreams that people connect.
+    pub fn sign_ins(&self) -> impl Iterator<Item = &dyn UpstreamSignIn> {
+        self.by_kind.values().filter_map(|connector| connector.sign_in())
     }
 
     /// Whether a kind needs secrets for undoing.

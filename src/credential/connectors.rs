@@ -30,6 +30,8 @@ impl ConnectorEntry {
 
 /// The connectors of this build.
 pub const TABLE: &[ConnectorEntry] = &[
+    #[cfg(feature = "oauth")]
+    super::oauth::ENTRY,
     #[cfg(feature = "postgres")]
     super::postgres::ENTRY,
     #[cfg(feature = "mysql")]

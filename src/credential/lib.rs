@@ -35,11 +35,14 @@ pub mod lease;
 pub mod minted;
 #[cfg(feature = "mysql")]
 mod mysql;
+#[cfg(feature = "oauth")]
+mod oauth;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "redis")]
 mod redis;
 pub mod reference;
+pub mod sign_in;
 pub mod status_list;
 #[cfg(any(test, debug_assertions, feature = "testing"))]
 pub mod testing;

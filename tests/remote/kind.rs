@@ -110,9 +110,11 @@ impl UpstreamConnector for Accounts {
         Box::pin(async move {
             self.tell("AGAIN", order.handle).await;
             match self.kind {
-                CredentialKind::Postgres => {
-                    Ok(RepeatResponse::Same(UpstreamCredential { answer: self.answer(order.handle), irrevocable: false }))
-                }
+                CredentialKind::Postgres => Ok(RepeatResponse::Same(UpstreamCredential {
+                    answer: self.answer(order.handle),
+                    irrevocable: false,
+                    ends_at: None,
+                })),
                 _ => Ok(RepeatResponse::Replace),
             }
         })

@@ -516,6 +516,7 @@ impl Person {
             | ("TrustDomainService", "ListTrustDomains")
             | ("PolicyService", "ValidatePolicy" | "ExplainPolicy" | "DiffPolicy")
             | ("UpstreamService", "ListUpstreams" | "TestUpstream" | "PutSecret" | "ListBindings" | "ListLeases" | "GetLease")
+            | ("UpstreamService", "ConnectUpstream" | "CompleteConnection" | "DisconnectUpstream")
             | ("UpstreamService", "RetryLease" | "AbandonLease")
             | ("RevocationService", "GetRevocation" | "ListRules" | "ListLocks" | "WatchRevocations")
             | ("RevocationService", "AcknowledgeRevocations" | "WaitForRevocation" | "ListFollowers")

@@ -180,6 +180,11 @@ impl Rig {
         String::from_utf8(done.stdout).unwrap()
     }
 
+    /// The command line as an operator.
+    pub fn operator_command(&self) -> Command {
+        self.mayfly("operator/you", DevWorld::addresses(self.world.dir()).unwrap().admin)
+    }
+
     /// The command line as a workload.
     pub fn demo(&self) -> Command {
         self.mayfly("agent/demo", DevWorld::addresses(self.world.dir()).unwrap().workload)

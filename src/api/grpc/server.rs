@@ -62,6 +62,8 @@ impl ServerApi {
     async fn status(&self, actor: &Actor) -> Result<pb::GetStatusResponse, Error> {
         let a = &self.0;
         let sees = a.scope::<admin::Observe>(request_checks::operator(actor)?)?;
+        // Otherwise, a grant that just ended would be told of some seconds later.
+        a.look_at_connections().await;
         let (wall, steady) = (a.system.shown(), a.system.steady());
         let (began, began_steady) = a.began;
         let up = steady.saturating_sub(began_steady);

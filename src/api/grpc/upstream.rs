@@ -8,7 +8,7 @@ use super::super::status::problem;
 use super::super::wire;
 use super::page::{NamePageRequest, within_bytes};
 use super::request_checks::{self, not_served, refused};
-use super::{binding, lease};
+use super::{binding, connection, lease};
 use mayfly_authority::admission::operators::OperatorScope;
 use mayfly_authority::authority::Authority;
 use mayfly_authority::registry::inventory::Inventory;
@@ -129,6 +129,7 @@ impl UpstreamApi {
             findings: found.iter().map(wire::finding_to_pb).collect(),
             live_credentials: live,
             last_used_at: last_used.map(wire::timestamp),
+            connection: self.0.connection_of(upstream).map(connection::to_pb),
             ..shown
         }
     }
@@ -256,6 +257,33 @@ impl UpstreamService for UpstreamApi {
     ) -> Result<Response<pb::TestUpstreamResponse>, Status> {
         let actor = request_checks::actor(&self.0, &request, "test_upstream")?;
         self.test(&actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "test_upstream"))
+    }
+
+    async fn connect_upstream(
+        &self,
+        request: Request<pb::ConnectUpstreamRequest>,
+    ) -> Result<Response<pb::ConnectUpstreamResponse>, Status> {
+        let actor = request_checks::actor(&self.0, &request, "connect_upstream")?;
+        let answer = connection::connect(&self.0, &actor, request.get_ref()).await;
+        answer.map(Response::new).map_err(refused(&self.0, &actor, "connect_upstream"))
+    }
+
+    async fn complete_connection(
+        &self,
+        request: Request<pb::CompleteConnectionRequest>,
+    ) -> Result<Response<pb::CompleteConnectionResponse>, Status> {
+        let actor = request_checks::actor(&self.0, &request, "complete_connection")?;
+        let answer = connection::complete(&self.0, &actor, request.into_inner()).await;
+        answer.map(Response::new).map_err(refused(&self.0, &actor, "complete_connection"))
+    }
+
+    async fn disconnect_upstream(
+        &self,
+        request: Request<pb::DisconnectUpstreamRequest>,
+    ) -> Result<Response<pb::DisconnectUpstreamResponse>, Status> {
+        let actor = request_checks::actor(&self.0, &request, "disconnect_upstream")?;
+        let answer = connection::disconnect(&self.0, &actor, request.get_ref()).await;
+        answer.map(Response::new).map_err(refused(&self.0, &actor, "disconnect_upstream"))
     }
 
     async fn put_secret(&self, _: Request<pb::PutSecretRequest>) -> Result<Response<pb::PutSecretResponse>, Status> {

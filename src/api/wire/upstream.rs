@@ -83,6 +83,7 @@ pub fn finding_to_pb(finding: &UpstreamFinding) -> pb::RegistrationFinding {
         FindingKind::Ownerless => pb::RegistrationProblem::Ownerless,
         FindingKind::Unused => pb::RegistrationProblem::Unused,
         FindingKind::Broad => pb::RegistrationProblem::Broad,
+        FindingKind::SignIn => pb::RegistrationProblem::SignIn,
     };
     pb::RegistrationFinding { problem: problem.into(), text: finding.text.clone(), at: finding.at.map(timestamp) }
 }

@@ -51,6 +51,7 @@ pub enum MetricName {
     WebhookBehind,
     Leases,
     LeasesFailing,
+    UpstreamsAwaitingSignIn,
     UpstreamCalls,
     UpstreamUnanswering,
     StoreBytes,
@@ -252,6 +253,12 @@ pub const METRICS: &[Metric] = &[
         "mayfly_leases_failing",
         &[],
         "Leases whose object at the upstream could not be removed yet",
+    ),
+    gauge(
+        MetricName::UpstreamsAwaitingSignIn,
+        "mayfly_upstreams_awaiting_sign_in",
+        &[],
+        "Active upstreams that issue nothing until somebody signs in at their authorization server",
     ),
     counter(
         MetricName::UpstreamCalls,

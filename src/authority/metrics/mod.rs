@@ -275,6 +275,7 @@ impl Authority {
             Name::WebhookBehind => hook(&|h| durable.as_u64().saturating_sub(h.seq.as_u64())),
             Name::Leases => state(|s| s.leases.len()),
             Name::LeasesFailing => one(self.leases.failing()),
+            Name::UpstreamsAwaitingSignIn => one(self.awaiting_sign_in()),
             Name::UpstreamCalls => self.upstream_calls(),
             Name::UpstreamUnanswering => by(self.leases.upstream_health().into_iter().map(|u| (u.upstream, u64::from(u.open)))),
             Name::StoreBytes => one(self.ledger.store().bytes()),

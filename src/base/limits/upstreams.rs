@@ -147,3 +147,46 @@ pub const AWS_ROLE_POLICIES_CHARACTERS: usize = 8_000;
 pub const AWS_POLICIES_CLEARED: usize = 8;
 /// Longest ARN of a role in a registration, bytes. Terms of leases have two of them.
 pub const AWS_ARN_BYTES: usize = 256;
+
+/// Longest URL, identifier or audience in the section of an OAuth server, bytes. As `SPIFFE_ID_BYTES`, the longest URL that is connected to.
+pub const OAUTH_URL_BYTES: usize = 512;
+/// Parameters of an authorization request that a registration may add. Google wants two, `access_type` and `prompt`; others fewer.
+pub const OAUTH_PARAMETERS: usize = 8;
+/// Longest access or refresh token of another server, bytes. Entra's tokens with many groups have 6 KB; one in a header may have 8 KB at most
+/// servers.
+pub const OAUTH_TOKEN_BYTES: usize = 16 * 1024;
+/// Life of an assertion that mayfly signs, seconds. It is sent at once; RFC 7523 servers refuse those of more than 5 to 10 minutes.
+pub const OAUTH_ASSERTION_SECONDS: u64 = 60;
+/// Longest life of another server's access tokens, milliseconds: a day, as the longest of the large vendors.
+pub const OAUTH_LIFETIME_MOST_MS: u64 = 24 * 3_600 * 1_000;
+/// Shortest idle limit of another server's refresh tokens, milliseconds. mayfly refreshes in half of it, and looks every `OAUTH_TEND_MS`.
+pub const OAUTH_IDLE_LIMIT_LEAST_MS: u64 = 60 * 1_000;
+/// Longest idle limit of another server's refresh tokens, milliseconds: half a year, as Google's.
+pub const OAUTH_IDLE_LIMIT_MOST_MS: u64 = 180 * 24 * 3_600 * 1_000;
+/// Time for which an authorization server's metadata are used again, milliseconds: they change when a server moves, which is announced.
+pub const OAUTH_METADATA_MS: u64 = 600 * 1_000;
+/// Metadata that are kept, one for each upstream and version of its section: 1 KB each, so 1 MB in all.
+pub const OAUTH_METADATA_KEPT: usize = 1_024;
+/// How long a refresh may take, milliseconds: after that, another process may take over. Two connects and one call take at most
+/// `2 * UPSTREAM_CONNECT_MS + UPSTREAM_CALL_MS` for metadata and again for the token, and the clocks of two replicas differ.
+pub const OAUTH_REFRESH_MS: u64 = 2 * (2 * UPSTREAM_CONNECT_MS + UPSTREAM_CALL_MS) + 12_000;
+/// Pause between two looks at a grant that another process refreshes, milliseconds. As long as a refresh usually takes.
+pub const OAUTH_BUSY_LOOK_MS: u64 = 100;
+/// Pause between two looks for grants that must be refreshed before their idle limit, or revoked, milliseconds. A third of the shortest time to a
+/// refresh, which is half of `OAUTH_IDLE_LIMIT_LEAST_MS`.
+pub const OAUTH_TEND_MS: u64 = 10_000;
+/// Shortest pause after a refresh that failed for a reason that passes, milliseconds, where nobody waits for it. Below `OAUTH_TEND_MS`: the next
+/// look tries again.
+pub const OAUTH_TEND_RETRY_MIN_MS: u64 = 5_000;
+/// Longest such pause, milliseconds. As `LEASE_RETRY_MAX_MS`.
+pub const OAUTH_TEND_RETRY_MAX_MS: u64 = 300_000;
+/// Sign-ins that have begun and not ended, in one process: each is an operator at a browser.
+pub const OAUTH_SIGN_INS: usize = 64;
+/// How long a sign-in may take, milliseconds. As the codes of RFC 8628 usually live.
+pub const OAUTH_SIGN_IN_MS: u64 = 900 * 1_000;
+/// Attempts to store the answer of a refresh: the store may be opened again meanwhile, and nobody else has the new token.
+pub const OAUTH_STORE_TRIES: u32 = 8;
+/// Pause between two of them, milliseconds. All fit into the rest of `OAUTH_REFRESH_MS`.
+pub const OAUTH_STORE_PAUSE_MS: u64 = 1_000;
+/// Grants that are refreshed or revoked at once without being asked: a server that hangs keeps one place of these for `OAUTH_REFRESH_MS`.
+pub const OAUTH_TENDED_AT_ONCE: usize = 8;

@@ -2,6 +2,7 @@
 
 mod base_version;
 mod change;
+mod connect;
 mod test;
 
 use clap::{Args, Subcommand};
@@ -37,6 +38,10 @@ pub enum UpstreamCommand {
     Retire(change::StateArgs),
     /// Print the keys that verify the assertions of an upstream (kinds federation and aws), as a JWK set
     Jwks(JwksOfUpstreamArgs),
+    /// Sign in at the authorization server of an upstream (kind oauth); the refresh token is sealed in the server and never shown
+    Connect(connect::ConnectArgs),
+    /// End what somebody signed in for: it is not used any more, and is revoked at the authorization server
+    Disconnect(connect::DisconnectArgs),
     /// Print a registration to start from, with comments
     Template(test::TemplateArgs),
     /// Test an upstream: make a credential there with the least scope, use it, revoke it, and verify that it is gone
@@ -84,6 +89,8 @@ pub async fn run(command: UpstreamCommand, run: &CommandContext) -> Result<Exit,
     let server = &run.server().await?;
     match command {
         UpstreamCommand::Template(args) => test::template(&args, run),
+        UpstreamCommand::Connect(args) => connect::connect(args, run, server).await,
+        UpstreamCommand::Disconnect(args) => connect::disconnect(args, run, server).await,
         UpstreamCommand::Test(args) => test::test(args, run, server).await,
         UpstreamCommand::Show(args) => {
             let upstream = terms::registration(server, &args.upstream).await?;

@@ -200,9 +200,9 @@ impl AwsConnector {
         if keys.expires_at.seconds() > session_end(issued).seconds() + limits::AWS_DENY_MARGIN_S {
             return Err(MakeError::Unknown(format!("the session of {} ends later than was asked for", terms.role)));
         }
-        let SessionKeys { access_key_id, secret_access_key, session_token, .. } = keys;
+        let SessionKeys { access_key_id, secret_access_key, session_token, expires_at } = keys;
         let answer = CredentialMaterial::AwsKeys { access_key_id, secret_access_key, session_token, region: terms.region };
-        Ok(UpstreamCredential { answer, irrevocable: terms.administration.is_none() })
+        Ok(UpstreamCredential { answer, irrevocable: terms.administration.is_none(), ends_at: Some(expires_at) })
     }
 
     /// When nothing of a lease is valid any more.

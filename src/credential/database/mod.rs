@@ -81,5 +81,5 @@ pub fn login(access: &UpstreamAccess, order: &MintOrder<'_>, place: LoginPlace<'
         server_ca_pem: roots.filter(|_| !place.plaintext).unwrap_or_default(),
         plaintext: place.plaintext,
     };
-    Ok(UpstreamCredential { answer, irrevocable: false })
+    Ok(UpstreamCredential { answer, irrevocable: false, ends_at: None })
 }

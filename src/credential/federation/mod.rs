@@ -144,7 +144,7 @@ impl FederationConnector {
             scheme: "Bearer".into(),
             base_url: order.base_url.into(),
         };
-        UpstreamCredential { answer, irrevocable: true }
+        UpstreamCredential { answer, irrevocable: true, ends_at: None }
     }
 
     async fn made(&self, order: &MintOrder<'_>) -> Result<UpstreamCredential, MakeError> {

@@ -132,7 +132,7 @@ impl GithubConnector {
             scheme: "Bearer".into(),
             base_url: order.base_url.into(),
         };
-        Ok(UpstreamCredential { answer, irrevocable: false })
+        Ok(UpstreamCredential { answer, irrevocable: false, ends_at: None })
     }
 
     /// The API of a lease's token, and the token.

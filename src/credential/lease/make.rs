@@ -16,6 +16,7 @@ use mayfly_base::refusal::{Error, Fault, Reason, Refusal};
 use mayfly_ledger::record::{Author, CredentialIssued, Event, KeyPurpose, LeaseOpened, Record};
 use mayfly_ledger::state::id_for;
 use mayfly_policy::grant::{Grant, GrantParts};
+use mayfly_policy::lifetime::LifetimeBound;
 use mayfly_verify::seq::{CredentialId, LeaseId};
 
 /// Refuses an irrevocable credential of a kind that is always revocable; an upstream's answer must not change that.
@@ -74,6 +75,13 @@ impl<D: LeaseLedger> LeaseDriver<D> {
         // So that the token is found again by its text or its digest.
         if let CredentialMaterial::Bearer { token, .. } = &made.answer {
             parts.draft.token_digest = token.digest().to_vec();
+        }
+        if let Some(ends_at) = made.ends_at.filter(|end| end.0 < parts.draft.expires_at) {
+            parts.draft.expires_at = ends_at.0;
+            parts.draft.bound = LifetimeBound::Upstream as u32;
+        }
+        if parts.draft.expires_at < parts.draft.issued_at.saturating_add(limits::CREDENTIAL_LIFE_LEFT_MS) {
+            return Err(Error::Refusal(Refusal::new(Reason::NoLifeLeft, "the upstream's credential ends in less than a second")));
         }
         let novelty = if parts.draft.replaces.is_empty() { Novelty::New } else { Novelty::Replaced };
         let summary = summary(&parts.draft, credential, kind, parts.revision, novelty, made.irrevocable)?;

@@ -43,7 +43,7 @@ use std::sync::Arc;
 pub use listing::ListedLease;
 pub use replica_ledger::ReplicaLedger;
 pub use try_out::{Trial, TrialStep};
-pub use undo_secrets::{UndoSecretKeeper, UndoSecrets};
+pub use undo_secrets::{SealedValues, UndoSecretKeeper, UndoSecrets};
 pub use upstream_health::UpstreamHealthRow;
 
 use crate::CredentialKind;
@@ -251,6 +251,9 @@ impl<D: LeaseLedger> LeaseDriver<D> {
             most("leases_undoing_per_upstream", places.undoing_per_upstream),
         );
         connectors.remotes.begin(&AssertionIssuers::new(&connectors.issuer, keyring.clone()));
+        if let Some(values) = secrets.values() {
+            connectors.remotes.keep_in(values);
+        }
         Arc::new(LeaseDriver {
             durable,
             connectors,
@@ -283,6 +286,11 @@ impl<D: LeaseLedger> LeaseDriver<D> {
     /// Whether a kind derives its passwords, so that the environments of its upstreams need a key for that.
     pub fn derives(&self, kind: CredentialKind) -> bool {
         self.connectors.remotes.derives(kind)
+    }
+
+    /// The kinds made at upstreams.
+    pub fn remotes(&self) -> &UpstreamConnectors {
+        &self.connectors.remotes
     }
 
     /// Deletes the secret of a lease that is closed, if its kind has such secrets. A secret that could not be deleted goes at the next start.

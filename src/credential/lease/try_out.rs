@@ -116,6 +116,12 @@ impl<D: LeaseLedger> LeaseDriver<D> {
             opened_at: now,
             issued: false,
         };
+        if remote.is_irrevocable(&named.terms) {
+            let ends =
+                format!("leave it to end by itself, at {} at the latest: the registration consents to that", named.ends_at);
+            log.note::<(), String>(ends, Ok(()));
+            return Ok(log.steps);
+        }
         let secret = match &keeper {
             Some(keeper) if !keeper.has_kept() => {
                 let lost = Err("the upstream's answer was lost: what it made, if anything, ends by itself".to_owned());

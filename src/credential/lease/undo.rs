@@ -39,7 +39,7 @@ enum UndoResult {
     Closed,
     /// Undone; to be checked once more after this many milliseconds.
     Watch(u64),
-    /// The secret that would undo it is lost, as the text says; to be checked again after this many milliseconds.
+    /// It cannot be undone, as the text says, and ends by itself; to be checked again after this many milliseconds.
     Lost(u64, String),
 }
 
@@ -251,6 +251,13 @@ impl<D: LeaseLedger> LeaseDriver<D> {
                 return self.close(id, LeaseEnd::Undone, "it ended by itself at the upstream", cause).await;
             }
             secret = self.secrets.of(id).await.map_err(|fault| format!("its secret for undoing: {fault}"))?;
+            if remote.is_irrevocable(order.terms) {
+                let (wait, end) = (lease.ends_at.since(self.durable.now()), lease.ends_at);
+                let why = format!(
+                    "the registration consents to credentials that cannot be revoked: it ends by itself at {end} at the latest"
+                );
+                return Ok(UndoResult::Lost(wait, why));
+            }
             if secret.is_none() {
                 return self.lost(lease);
             }
@@ -263,7 +270,10 @@ impl<D: LeaseLedger> LeaseDriver<D> {
             // What nothing ends before its time is looked at again then. Its undoing has not failed.
             return match lease.ends_at.since(self.durable.now()) {
                 0 => Err("it is still there after it was undone".to_owned()),
-                left => Ok(UndoResult::Watch(left.max(watch))),
+                left => Ok(UndoResult::Lost(
+                    left.max(watch),
+                    format!("nothing ends it before it ends by itself, at {}", lease.ends_at),
+                )),
             };
         }
         if watch > 0 {

@@ -28,9 +28,22 @@ const PREFIX: &str = "lease/";
 /// The store at present: it may have been opened again.
 type PresentStore = Box<dyn Fn() -> Arc<dyn Store> + Send + Sync>;
 
-struct SealedValues {
+/// Named values of the store, with what seals and opens them.
+pub struct SealedValues {
     store: PresentStore,
     sealer: Arc<dyn Sealer>,
+}
+
+impl SealedValues {
+    /// Works on the store without blocking the runtime. Once begun, the work is completed even if the future is dropped.
+    pub async fn with<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&dyn Store, &dyn Sealer) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, Fault> {
+        let values = self.clone();
+        let done = tokio::task::spawn_blocking(move || work(&*(values.store)(), &*values.sealer)).await;
+        done.map_err(|e| Fault::new(format!("sealed values: {e}")))?
+    }
 }
 
 /// The sealed secrets of open leases. The default has no store: nothing can be sealed, so no credential that needs a secret is handed out.
@@ -49,14 +62,17 @@ impl UndoSecrets {
         UndoSecrets { values: Some(Arc::new(SealedValues { store: Box::new(store), sealer })) }
     }
 
-    /// Works on the store without blocking the runtime. Once begun, the work is completed even if the future is dropped.
+    /// The store and its sealer, for sealed values of connectors.
+    pub fn values(&self) -> Option<&Arc<SealedValues>> {
+        self.values.as_ref()
+    }
+
     async fn with<T: Send + 'static>(
         &self,
         work: impl FnOnce(&dyn Store, &dyn Sealer) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Fault> {
-        let values = self.values.clone().ok_or_else(|| Fault::new("there is no store for the secrets of leases"))?;
-        let done = tokio::task::spawn_blocking(move || work(&*(values.store)(), &*values.sealer)).await;
-        done.map_err(|e| Fault::new(format!("the secrets of leases: {e}")))?
+        let values = self.values.as_ref().ok_or_else(|| Fault::new("there is no store for the secrets of leases"))?;
+        values.with(work).await
     }
 
     async fn keep(&self, lease: LeaseId, secret: Zeroizing<Vec<u8>>) -> Result<(), Fault> {

@@ -592,6 +592,20 @@ fn upstream() -> Vec<(&'static str, Row)> {
                 call!(upstream::UpstreamApi, test_upstream, t => pb::TestUpstreamRequest { upstream: t.upstream.clone() }),
             ),
         ),
+        (
+            "UpstreamService.ConnectUpstream",
+            Environment(call!(upstream::UpstreamApi, connect_upstream, t => pb::ConnectUpstreamRequest {
+                upstream: t.upstream.clone(),
+                redirect_uri: String::new(),
+            })),
+        ),
+        ("UpstreamService.CompleteConnection", NotOperators("its sign-in names the upstream, whose environment is asked")),
+        (
+            "UpstreamService.DisconnectUpstream",
+            Environment(
+                call!(upstream::UpstreamApi, disconnect_upstream, t => pb::DisconnectUpstreamRequest { upstream: t.upstream.clone() }),
+            ),
+        ),
         ("UpstreamService.PutSecret", NotOperators("this version does not serve it")),
         (
             "UpstreamService.ListBindings",

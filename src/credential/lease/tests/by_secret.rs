@@ -64,7 +64,7 @@ impl Tokens {
             scheme: "Bearer".into(),
             base_url: "https://code.example".into(),
         };
-        Ok(UpstreamCredential { answer, irrevocable: false })
+        Ok(UpstreamCredential { answer, irrevocable: false, ends_at: None })
     }
 }
 

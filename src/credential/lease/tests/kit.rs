@@ -145,7 +145,9 @@ impl UpstreamConnector for Accounts {
     }
 
     fn again<'a>(&'a self, order: &'a MintOrder<'a>) -> ConnectorFuture<'a, Result<RepeatResponse, MakeError>> {
-        Box::pin(async move { Ok(RepeatResponse::Same(UpstreamCredential { answer: login(order.handle), irrevocable: false })) })
+        Box::pin(async move {
+            Ok(RepeatResponse::Same(UpstreamCredential { answer: login(order.handle), irrevocable: false, ends_at: None }))
+        })
     }
 }
 
