@@ -21,6 +21,7 @@ use crate::metrics::handshakes::HandshakeMetrics;
 use crate::people::attestation::CiLoginCache;
 use crate::people::oidc_issuers::Issuers;
 use crate::revocation::feed::{Feed, Followers};
+use crate::secrets::SecretRotations;
 use crate::source_health::{SourceHealth, SourceKind, SourceState};
 use crate::tasks::heartbeats::Heartbeats;
 use crate::trust::own_domain::OwnDomain;
@@ -129,6 +130,8 @@ pub struct Authority {
     pub(crate) changing: Mutex<()>,
     /// Notified when a signing key is revoked, so that another key takes its place at once.
     pub key_revoked: Notify,
+    /// The rotation of static secrets.
+    pub rotations: SecretRotations,
     /// The start of this process by the wall clock and by the monotonic clock.
     pub began: (Millis, u64),
 }
@@ -272,11 +275,14 @@ impl Authority {
             readers: Arc::new(Semaphore::new(limits::READERS)),
             changing: Mutex::new(()),
             key_revoked: Notify::new(),
+            rotations: SecretRotations::default(),
             began,
         });
         authority.ledger.peek(|state| authority.compile(state));
         authority.load_keys()?;
         authority.load_bundles()?;
+        let vault: std::sync::Weak<Authority> = Arc::downgrade(&authority);
+        authority.leases.vault().fill(vault);
         let weak = Arc::downgrade(&authority);
         authority.ledger.observe(move |batch| {
             if let Some(authority) = weak.upgrade() {

@@ -13,9 +13,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::Zeroizing;
 
+use super::access::vault::VaultSlot;
 use super::assertion::AssertionIssuers;
 use super::keyring::{AssertionKeys, LoadedKey};
-use super::lease::{SealedValues, UndoSecretKeeper};
+use super::lease::{SealedValues, UndoCause, UndoSecretKeeper};
 use super::sign_in::UpstreamSignIn;
 use super::{CredentialKind, CredentialMaterial};
 use mayfly_ledger::record;
@@ -83,6 +84,8 @@ pub struct UndoOrder<'a> {
     pub lease: &'a Lease,
     /// The terms of the lease, as returned by [`UpstreamConnector::name`] when it was opened, perhaps by an earlier version.
     pub terms: &'a str,
+    /// Why it is undone. `None`: it was made for a test.
+    pub cause: Option<UndoCause>,
     /// The secret that was sealed when the credential was made. `Some` for a kind that [needs one](UpstreamConnector::undoes_by_secret).
     pub secret: Option<&'a [u8]>,
 }
@@ -115,6 +118,9 @@ pub struct UpstreamCredential {
 /// Why a credential was not made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MakeError {
+    /// Nothing was made, and nothing will be until an operator changes something.
+    #[error("{0}")]
+    NotReleased(String),
     /// The upstream refused: nothing was made, and nothing will be.
     #[error("the upstream refused: {0}")]
     Refused(String),
@@ -222,9 +228,20 @@ pub trait UpstreamConnector: Send + Sync + 'static {
 #[derive(Clone, Default)]
 pub struct UpstreamConnectors {
     by_kind: BTreeMap<CredentialKind, Arc<dyn UpstreamConnector>>,
+    vault: VaultSlot,
 }
 
 impl UpstreamConnectors {
+    /// No kinds, over the slot of the sealed secrets that their connectors share.
+    pub fn over(vault: VaultSlot) -> UpstreamConnectors {
+        UpstreamConnectors { by_kind: BTreeMap::new(), vault }
+    }
+
+    /// Where the server puts its sealed secrets once it has them.
+    pub fn vault(&self) -> &VaultSlot {
+        &self.vault
+    }
+
     /// Adds a kind, replacing an earlier implementation of the same kind.
     pub fn with(mut self, remote: Arc<dyn UpstreamConnector>) -> UpstreamConnectors {
         self.by_kind.insert(remote.kind(), remote);

@@ -91,7 +91,7 @@ pub const TABLE: [KindEntry; 12] = [
     ),
     entry(CredentialKind::Aws, "aws", MintLocation::Upstream, "a deny keyed to the session's tag", true),
     entry(CredentialKind::Github, "github", MintLocation::Upstream, "deleting the installation token", false),
-    entry(CredentialKind::Secret, "secret", MintLocation::Upstream, "rotating the secret", false),
+    entry(CredentialKind::Secret, "secret", MintLocation::Upstream, "rotating the secret", true),
     entry(CredentialKind::Mysql, "mysql", MintLocation::Upstream, "dropping the user and ending its sessions", false),
     entry(CredentialKind::Redis, "redis", MintLocation::Upstream, "deleting the user and ending its sessions", false),
     entry(CredentialKind::Federation, "federation", MintLocation::Upstream, "its short life, or RFC 7009 at the vendor", true),

@@ -42,6 +42,7 @@ mod postgres;
 #[cfg(feature = "redis")]
 mod redis;
 pub mod reference;
+pub mod secret;
 pub mod sign_in;
 pub mod status_list;
 #[cfg(any(test, debug_assertions, feature = "testing"))]

@@ -107,7 +107,7 @@ impl Upkeep {
         let telling = tokio::spawn(async move { report_health(&ledger, &reporter).await });
         tokio::select! {
             _ = stopping.wait_for(|stops| *stops) => {}
-            ((), (), (), (), (), (), (), (), (), (), (), (), (), (), (), ()) = async { tokio::join!(
+            ((), (), (), (), (), (), (), (), (), (), (), (), (), (), (), (), ()) = async { tokio::join!(
                 own_watch,
                 agent_watch,
                 public_watch,
@@ -120,6 +120,7 @@ impl Upkeep {
                 keys_due(&authority),
                 registry_due(&authority),
                 connections_tended(&authority),
+                secrets_rotated(&authority),
                 drift(&authority, &followed),
                 metrics.keep(&authority, followed.polls(TOKEN_EVERY)),
                 // Undoing that is dropped in progress is repeated after the next start, which is safe.
@@ -357,6 +358,18 @@ async fn keys_due(authority: &Authority) {
             () = authority.key_revoked.notified() => {}
         }
         keys::run_key_maintenance(authority).await;
+    }
+}
+
+/// Rotates static secrets. What is dropped in progress is killed, and the step is repeated after the next start.
+async fn secrets_rotated(authority: &Arc<Authority>) {
+    let (mut tick, mut running) = (seconds(), tokio::task::JoinSet::new());
+    loop {
+        authority.rotate_due_secrets(&mut running).await;
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = authority.rotations.wake.notified() => {}
+        }
     }
 }
 

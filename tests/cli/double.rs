@@ -148,6 +148,8 @@ unary! { upstream_service_server::UpstreamService {
     complete_connection(CompleteConnectionRequest) -> CompleteConnectionResponse,
     disconnect_upstream(DisconnectUpstreamRequest) -> DisconnectUpstreamResponse,
     put_secret(PutSecretRequest) -> PutSecretResponse,
+    list_secrets(ListSecretsRequest) -> ListSecretsResponse,
+    remove_secret(RemoveSecretRequest) -> RemoveSecretResponse,
     list_bindings(ListBindingsRequest) -> ListBindingsResponse,
     set_binding(SetBindingRequest) -> SetBindingResponse,
     list_leases(ListLeasesRequest) -> ListLeasesResponse,

@@ -517,7 +517,7 @@ impl Person {
             | ("PolicyService", "ValidatePolicy" | "ExplainPolicy" | "DiffPolicy")
             | ("UpstreamService", "ListUpstreams" | "TestUpstream" | "PutSecret" | "ListBindings" | "ListLeases" | "GetLease")
             | ("UpstreamService", "ConnectUpstream" | "CompleteConnection" | "DisconnectUpstream")
-            | ("UpstreamService", "RetryLease" | "AbandonLease")
+            | ("UpstreamService", "RetryLease" | "AbandonLease" | "ListSecrets" | "RemoveSecret")
             | ("RevocationService", "GetRevocation" | "ListRules" | "ListLocks" | "WatchRevocations")
             | ("RevocationService", "AcknowledgeRevocations" | "WaitForRevocation" | "ListFollowers")
             | ("TaskService", "DelegateTask" | "ListTasks" | "ExtendTask" | "HeartbeatTask" | "ListTaskCredentials")

@@ -166,5 +166,6 @@ fn what_is_not_served_says_so() {
         w.run(up.disconnect_upstream(ask(&ROOT, pb::DisconnectUpstreamRequest { upstream: "echo".into() }))),
         Reason::NotFound,
     );
-    refused(w.run(up.put_secret(ask(&ROOT, Default::default()))), Reason::NotServed);
+    bad(w.run(up.put_secret(ask(&ROOT, Default::default()))), "upstream");
+    bad(w.run(up.remove_secret(ask(&ROOT, Default::default()))), "upstream");
 }

@@ -16,6 +16,8 @@ mod oauth_grants;
 mod postgres;
 mod redis;
 mod rig;
+mod rotation;
+mod secret;
 mod secrets;
 mod server;
 mod several;

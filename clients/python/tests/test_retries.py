@@ -20,15 +20,15 @@ Code = grpc.StatusCode
 ECHO = {"scope": ["echo:read"], "purpose": "test"}
 
 
-def refusal(code, reason, retry_after=None, **metadata):
+def refusal(code, reason, retry_after=None, message="no", field="ttl", **metadata):
     """A status as mayfly's server writes it."""
     details = [error_details_pb2.ErrorInfo(reason=reason, domain="mayfly.dev", metadata=metadata)]
     if retry_after is not None:
         details.append(error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(nanos=int(retry_after * 1e9))))
     if code is Code.INVALID_ARGUMENT:
-        wrong = error_details_pb2.BadRequest.FieldViolation(field="ttl", description="is 7 days; right would be 1 s to 1 h")
+        wrong = error_details_pb2.BadRequest.FieldViolation(field=field, description="is 7 days; right would be 1 s to 1 h")
         details.append(error_details_pb2.BadRequest(field_violations=[wrong]))
-    status = status_pb2.Status(code=code.value[0], message="no")
+    status = status_pb2.Status(code=code.value[0], message=message)
     for detail in details:
         packed = any_pb2.Any()
         packed.Pack(detail)
@@ -36,15 +36,35 @@ def refusal(code, reason, retry_after=None, **metadata):
     return code, status.SerializeToString()
 
 
+def issued_for(letter):
+    """A credential, the ids of which are made of a letter."""
+    issued = issued_pb2.Issued(credential_id="cred_" + letter * 26, task_id="task_" + letter * 26, kind=1)
+    issued.bearer_token.token, issued.bearer_token.header_name = "secret-token", "authorization"
+    issued.issued_at.GetCurrentTime()
+    issued.expires_at.FromSeconds(issued.issued_at.seconds + 300)
+    return issued
+
+
 class Double(token_service_pb2_grpc.TokenServiceServicer, task_service_pb2_grpc.TaskServiceServicer):
     """Answers exchanges with what is left in `answers`, then with a credential; slow where that is a number."""
 
     def __init__(self):
         self.answers, self.asked, self.completed, self.metadata = [], [], [], []
+        self.batches, self.spoil = [], lambda results: results
 
     async def Exchange(self, request, context):
         self.asked.append(request)
         self.metadata.append(dict(context.invocation_metadata()))
+        await self._refuse(context)
+        return token_service_pb2.ExchangeResponse(issued=issued_for("a"))
+
+    async def BatchExchange(self, request, context):
+        self.batches.append(request)
+        await self._refuse(context)
+        results = [token_service_pb2.ExchangeResult(issued=issued_for("abcdefgh"[n])) for n in range(len(request.exchanges))]
+        return token_service_pb2.BatchExchangeResponse(results=self.spoil(results))
+
+    async def _refuse(self, context):
         answer = self.answers.pop(0) if self.answers else None
         if isinstance(answer, float):
             await asyncio.sleep(answer)
@@ -52,12 +72,7 @@ class Double(token_service_pb2_grpc.TokenServiceServicer, task_service_pb2_grpc.
             code, details = answer
             if details:
                 context.set_trailing_metadata((("grpc-status-details-bin", details),))
-            await context.abort(code, "no")
-        issued = issued_pb2.Issued(credential_id="cred_" + "a" * 26, task_id="task_" + "a" * 26, kind=1)
-        issued.bearer_token.token, issued.bearer_token.header_name = "secret-token", "authorization"
-        issued.issued_at.GetCurrentTime()
-        issued.expires_at.FromSeconds(issued.issued_at.seconds + 300)
-        return token_service_pb2.ExchangeResponse(issued=issued)
+            await context.abort(code, status_pb2.Status.FromString(details).message or "no")
 
     async def CompleteTask(self, request, context):
         self.completed.append(request.task_id)

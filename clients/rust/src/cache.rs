@@ -34,6 +34,21 @@ struct CacheEntry {
     under_way: Option<watch::Receiver<Option<CachedResult>>>,
 }
 
+impl CacheEntry {
+    fn is_fresh(&self, now: Moment) -> bool {
+        self.current.as_ref().is_some_and(|s| now.steady < s.renew_at.steady && now.wall < s.renew_at.wall)
+    }
+
+    /// The current credential, unless it is about to expire. The caller is counted as a holder.
+    fn visit(&mut self, now: Moment) -> Option<Arc<ObtainedCredential>> {
+        let fresh = self.is_fresh(now);
+        let shared = self.current.as_mut().filter(|_| fresh)?;
+        shared.holders += 1;
+        shared.visits += 1;
+        Some(shared.live.clone())
+    }
+}
+
 /// The result of a look-up.
 pub(crate) enum CacheLookup {
     /// The shared credential. The caller is counted as a holder.
@@ -44,6 +59,16 @@ pub(crate) enum CacheLookup {
     Ask(watch::Sender<Option<CachedResult>>),
     /// The cache is full; the caller must exchange for a credential of its own.
     Full,
+}
+
+/// The result of a look-up for one of several requests.
+pub(crate) enum BatchLookup {
+    /// The shared credential. The caller is counted as a holder.
+    Here(Arc<ObtainedCredential>),
+    /// The caller must exchange. With a sender: equal requests wait for the result, which is shared.
+    Ask(Option<watch::Sender<Option<CachedResult>>>),
+    /// The request is equal to an earlier one of the same call, at this index, for which the caller must exchange.
+    Same(usize),
 }
 
 /// The shared credentials of one client.
@@ -60,10 +85,8 @@ impl Cache {
             return CacheLookup::Full;
         }
         let place = places.entry(key).or_default();
-        if let Some(shared) = place.current.as_mut().filter(|s| now.steady < s.renew_at.steady && now.wall < s.renew_at.wall) {
-            shared.holders += 1;
-            shared.visits += 1;
-            return CacheLookup::Here(shared.live.clone());
+        if let Some(live) = place.visit(now) {
+            return CacheLookup::Here(live);
         }
         if let Some(under_way) = &place.under_way {
             return CacheLookup::Wait(under_way.clone());
@@ -73,14 +96,51 @@ impl Cache {
         CacheLookup::Ask(says)
     }
 
-    /// Stores the result of an exchange; it has no holder yet. Returns the credential that it replaces where that one has no holder;
+    /// Looks up the credentials for several requests at once. `Err`: an exchange for one of the keys is in progress; nothing was counted or
+    /// marked, so that two callers do not wait for each other.
+    pub fn find_all(
+        &self,
+        keys: &[Option<ExchangeKey>],
+        now: Moment,
+    ) -> Result<Vec<BatchLookup>, watch::Receiver<Option<CachedResult>>> {
+        let mut places = self.places.lock();
+        let under_way = |key| places.get(key).filter(|place| !place.is_fresh(now)).and_then(|place| place.under_way.clone());
+        if let Some(hears) = keys.iter().flatten().find_map(under_way) {
+            return Err(hears);
+        }
+        let mut found: Vec<BatchLookup> = Vec::with_capacity(keys.len());
+        for key in keys {
+            let earlier = keys
+                .iter()
+                .zip(&found)
+                .position(|(other, before)| key.is_some() && other == key && matches!(before, BatchLookup::Ask(Some(_))));
+            found.push(match (*key, earlier) {
+                (_, Some(earlier)) => BatchLookup::Same(earlier),
+                (Some(key), None) if places.len() < limits::SHARED || places.contains_key(&key) => {
+                    let place = places.entry(key).or_default();
+                    match place.visit(now) {
+                        Some(live) => BatchLookup::Here(live),
+                        None => {
+                            let (says, hears) = watch::channel(None);
+                            place.under_way = Some(hears);
+                            BatchLookup::Ask(Some(says))
+                        }
+                    }
+                }
+                _ => BatchLookup::Ask(None),
+            });
+        }
+        Ok(found)
+    }
+
+    /// Stores the result of an exchange; it has so many holders. Returns the credential that it replaces where that one has no holder;
     /// otherwise the replaced credential is released by its last holder.
     pub fn put(
         &self,
         key: ExchangeKey,
         live: Arc<ObtainedCredential>,
         now: Moment,
-        jitter: f64,
+        (jitter, holders): (f64, usize),
     ) -> Option<Arc<ObtainedCredential>> {
         // Renewed after 80 to 90 % of the lifetime, so that clients of the same server do not all renew at once.
         let fresh = millis(live.life.mul_f64(0.8 + jitter * 0.1));
@@ -88,7 +148,7 @@ impl Cache {
         let mut places = self.places.lock();
         let place = places.entry(key).or_default();
         place.under_way = None;
-        let before = place.current.replace(Shared { live, renew_at, holders: 0, visits: 0 })?;
+        let before = place.current.replace(Shared { live, renew_at, holders, visits: 0 })?;
         if before.holders == 0 {
             return Some(before.live);
         }

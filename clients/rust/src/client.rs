@@ -25,17 +25,17 @@ use crate::uses::UseReporter;
 /// A client of mayfly. Clones share the same connection, credentials and use reports.
 #[derive(Clone)]
 pub struct Mayfly {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 pub(crate) struct Inner {
-    calls: RetryingClient,
-    cache: Cache,
+    pub(crate) calls: RetryingClient,
+    pub(crate) cache: Cache,
     uses: UseReporter,
-    background: Background,
-    clock: RealClock,
-    settings: Settings,
-    closed: AtomicBool,
+    pub(crate) background: Background,
+    pub(crate) clock: RealClock,
+    pub(crate) settings: Settings,
+    pub(crate) closed: AtomicBool,
 }
 
 /// The task that a call's `_meta` names as `mayfly/task`. An agent uses it to tell the task to a stdio server. Use it only where no token
@@ -76,6 +76,31 @@ impl Mayfly {
     /// Starts building a request for a credential for an upstream.
     pub fn credential(&self, upstream: &str) -> CredentialRequest {
         CredentialRequest::new(self.clone(), upstream)
+    }
+
+    /// Obtains up to eight credentials in one call, in the order of the requests: all are issued or none. If one is refused, what upstreams
+    /// had made for the others is undone, and the refusal's `upstream` names the one that was refused.
+    ///
+    /// The credentials are shared and retried like those of [`CredentialRequest::get`]. A request whose credential is shared already is not
+    /// sent again. Requests without a task open one each. An approval is not waited for.
+    pub async fn credentials(&self, requests: impl IntoIterator<Item = CredentialRequest>) -> Result<Vec<Credential>, Error> {
+        let mut requests: Vec<CredentialRequest> = requests.into_iter().take(limits::AT_ONCE + 1).collect();
+        match requests.len() {
+            1 => return Ok(vec![requests.swap_remove(0).get().await?]),
+            2..=limits::AT_ONCE => {}
+            0 => return Err(Error::Settings(format!("no credential is requested: right would be 1 to {}", limits::AT_ONCE))),
+            _ => {
+                let what = format!("more than {0} credentials are requested: right would be 1 to {0}", limits::AT_ONCE);
+                return Err(Error::Settings(what));
+            }
+        }
+        let asks = requests.into_iter().map(|one| one.one_of_several(self)).collect::<Result<Vec<_>, _>>()?;
+        self.obtain_all(asks).await
+    }
+
+    /// Whether both are the same client.
+    pub(crate) fn is(&self, other: &Mayfly) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
     }
 
     /// The connection, for calls that this client has no method for.
@@ -131,8 +156,8 @@ impl Mayfly {
             };
             // The exchange continues when this caller is dropped: another caller may wait for it, and the server may have issued the
             // credential already.
-            let told = hears.wait_for(Option::is_some).await.map_err(|_| Error::Closed)?.clone();
-            if let Some(Err(no)) = told {
+            // An exchange in a batch tells nothing when the batch was refused, since that may be for another request of the batch.
+            if let Ok(Some(Err(no))) = hears.wait_for(Option::is_some).await.map(|told| told.clone()) {
                 return Err(no);
             }
         }
@@ -145,7 +170,7 @@ impl Inner {
         &self.uses
     }
 
-    fn held(self: &Arc<Self>, live: Arc<ObtainedCredential>, shared: Option<ExchangeKey>) -> Credential {
+    pub(crate) fn held(self: &Arc<Self>, live: Arc<ObtainedCredential>, shared: Option<ExchangeKey>) -> Credential {
         Credential { live, inner: self.clone(), shared, given_back: false }
     }
 
@@ -176,7 +201,7 @@ impl Inner {
             let outcome = inner.exchange(ask, parent).await;
             match &outcome {
                 Ok(live) => {
-                    if let Some(before) = inner.cache.put(key, live.clone(), asked_at, random::jitter()) {
+                    if let Some(before) = inner.cache.put(key, live.clone(), asked_at, (random::jitter(), 0)) {
                         inner.give_back_later(before);
                     }
                     // The credential has no holder yet and may never get one.
@@ -225,7 +250,7 @@ impl Inner {
     }
 
     /// Releases all shared credentials, with or without holders.
-    fn drain(&self) {
+    pub(crate) fn drain(&self) {
         self.cache.drain().into_iter().for_each(|live| self.give_back_later(live));
     }
 

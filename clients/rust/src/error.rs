@@ -57,6 +57,8 @@ pub struct Refusal {
     pub fields: Vec<FieldViolation>,
     /// When a retry may succeed.
     pub retry_after: Option<Duration>,
+    /// Of several credentials requested at once: the upstream of the one that was refused. Empty otherwise.
+    pub upstream: String,
     approval_id: String,
     code: i32,
 }
@@ -102,6 +104,30 @@ impl Error {
 
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         self.refusal().and_then(|r| r.retry_after)
+    }
+
+    /// Names the upstream of the exchange that the server names by its place in the batch.
+    pub(crate) fn of_batch(mut self, upstreams: &[String]) -> Error {
+        let (Error::Denied(refusal)
+        | Error::Invalid(refusal)
+        | Error::Unavailable(refusal)
+        | Error::Fault(refusal)
+        | Error::ApprovalNeeded { refusal, .. }) = &mut self
+        else {
+            return self;
+        };
+        let said = std::iter::once(&refusal.message).chain(refusal.fields.iter().map(|violation| &violation.field));
+        let place = said.filter_map(|text| Some(text.strip_prefix("exchanges[")?.split_once(']')?.0.to_owned())).next();
+        let Some(upstream) = place.as_ref().and_then(|n| upstreams.get(n.parse::<usize>().ok()?)) else { return self };
+        let prefix = format!("exchanges[{}]", place.unwrap_or_default());
+        let texts = refusal.fields.iter_mut().map(|violation| &mut violation.field);
+        for text in std::iter::once(&mut refusal.message).chain(texts) {
+            if let Some(rest) = text.strip_prefix(&prefix) {
+                *text = format!("{upstream}{rest}");
+            }
+        }
+        refusal.upstream.clone_from(upstream);
+        self
     }
 
     fn of(refusal: Refusal) -> Error {
@@ -164,6 +190,7 @@ impl From<pb::Problem> for Error {
             retry_after: delay,
             approval_id: problem.approval_id,
             code: problem.code,
+            ..Refusal::default()
         })
     }
 }

@@ -56,6 +56,26 @@ impl RetryingClient {
         .await
     }
 
+    /// Exchanges for all credentials, in the order of the requests, or for none. The request ids are generated here and are kept when the
+    /// call is repeated, so that a repeat is answered with the same credentials.
+    pub async fn exchange_all(
+        &self,
+        mut asks: Vec<pb::ExchangeRequest>,
+        parent: Traceparent,
+    ) -> Result<Vec<pb::ExchangeResult>, Error> {
+        for ask in &mut asks {
+            ask.request_id = random::request_id()?;
+        }
+        let upstreams: Vec<String> = asks.iter().map(|ask| ask.upstream.clone()).collect();
+        let batch = pb::BatchExchangeRequest { exchanges: asks, all_or_nothing: true };
+        let answered = again(limits::ATTEMPTS, || async {
+            let mut client = TokenServiceClient::new(self.link.channel());
+            let request = within_trace(timed(batch.clone(), limits::CALL), parent.as_deref());
+            bounded(limits::CALL, client.batch_exchange(request)).await
+        });
+        Ok(answered.await.map_err(|no| no.of_batch(&upstreams))?.results)
+    }
+
     /// Releases a credential. A credential that has ended already counts as released.
     pub async fn release(&self, credential_id: &str) -> Result<(), Error> {
         let ask = pb::ReleaseRequest { credential_id: credential_id.to_owned() };

@@ -19,6 +19,7 @@ mod exchange;
 mod exchange_stream;
 mod json_floats;
 mod request;
+mod several;
 mod uses;
 
 pub mod agent;

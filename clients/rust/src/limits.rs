@@ -33,6 +33,8 @@ pub const SHARED: usize = 4096;
 /// How long a shared credential is kept after its last holder left: an agent's tool calls are seconds apart. The same in the clients of all
 /// languages.
 pub const IDLE: Duration = Duration::from_secs(5);
+/// Most credentials of one call: as many as `mayfly get` and `mayfly exec` ask for at once. The same in the clients of all languages.
+pub const AT_ONCE: usize = 8;
 /// Most use reports in the queue: ten times the server's bound for one report. Further uses are counted as lost.
 pub const USES_WAITING: usize = 10_000;
 /// Most uses in one report: the server's bound (`USES`).

@@ -158,6 +158,12 @@ impl CredentialRequest {
 
     /// Obtains the credential by an exchange, or shares one that an equal request obtained.
     pub async fn get(self) -> Result<Credential, Error> {
+        let mayfly = self.mayfly.clone();
+        mayfly.obtain(self.checked()?).await
+    }
+
+    /// The message to send, with its task.
+    fn checked(self) -> Result<pb::ExchangeRequest, Error> {
         let CredentialRequest { mayfly, mut ask, own_task, require_task, wrong } = self;
         if let Some(wrong) = wrong {
             return Err(Error::Settings(wrong));
@@ -172,7 +178,20 @@ impl CredentialRequest {
         if ask.task.is_none() {
             ask.task = Some(Task::OpenTask(terms(&ask)));
         }
-        mayfly.obtain(ask).await
+        Ok(ask)
+    }
+
+    /// The message to send for one of several credentials of a client. An error names the upstream.
+    pub(crate) fn one_of_several(self, client: &Mayfly) -> Result<pb::ExchangeRequest, Error> {
+        let upstream = self.ask.upstream.clone();
+        let wrong = if !self.mayfly.is(client) {
+            "the request is one of another client; all requests are made by the client that sends them"
+        } else if self.ask.wait_for_approval.is_some() {
+            "wait_for_approval is for a single credential; with several, send the requests again once the approval was given"
+        } else {
+            return self.checked().map_err(|no| Error::Settings(format!("{upstream}: {no}")));
+        };
+        Err(Error::Settings(format!("{upstream}: {wrong}")))
     }
 }
 

@@ -101,6 +101,18 @@ export interface CredentialAsk {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** The most credentials of one call: as many as `mayfly get` and `mayfly exec` ask for at once. */
+const AT_ONCE = 8;
+
+/** A request for one of several credentials. A call for several does not wait for an approval; its task is that of the call. */
+export interface UpstreamAsk extends Omit<CredentialAsk, 'task' | 'requireTask' | 'waitForApproval' | 'timeout' | 'signal'> {
+  /** The name of the upstream in the registry. */
+  readonly upstream: string;
+}
+
+/** Options of a call for several credentials. */
+export type SeveralOptions = Pick<CredentialAsk, 'task' | 'requireTask' | 'timeout' | 'signal'>;
+
 /** A duration in the wire format. */
 export function duration(seconds: number): Duration {
   const ms = Math.round(seconds * 1000);
@@ -178,6 +190,27 @@ export function requestOf(upstream: string, ask: CredentialAsk): ExchangeRequest
   if (ask.certificateRequest) request.publicKey = { case: 'certificateRequest', value: ask.certificateRequest };
   else if (ask.sshPublicKey) request.publicKey = { case: 'sshPublicKey', value: ask.sshPublicKey };
   return create(ExchangeRequestSchema, request);
+}
+
+/**
+ * The requests for several credentials, without their `request_id`.
+ *
+ * @throws TypeError - there are none or too many, or one is incomplete in a way that every server would refuse
+ */
+export function requestsOf(asks: readonly UpstreamAsk[], { task }: SeveralOptions): ExchangeRequest[] {
+  if (asks.length === 0 || asks.length > AT_ONCE) throw new TypeError(`${asks.length} requests; right would be 1 to ${AT_ONCE}`);
+  return asks.map(({ upstream, ...ask }, n) => {
+    const name = upstream || `requests[${n}]`;
+    if (!upstream) throw new TypeError(`${name}: upstream: is empty; right would be a registered upstream's name`);
+    const foreign = ['task', 'requireTask', 'waitForApproval', 'timeout', 'signal'].find((field) => (ask as Record<string, unknown>)[field] !== undefined);
+    if (foreign === 'waitForApproval') throw new TypeError(`${name}: waitForApproval: is for a single credential`);
+    if (foreign !== undefined) throw new TypeError(`${name}: ${foreign}: is an option of the whole call`);
+    try {
+      return requestOf(upstream, { ...ask, task });
+    } catch (error) {
+      throw error instanceof TypeError ? new TypeError(`${name}: ${error.message}`, { cause: error }) : error;
+    }
+  });
 }
 
 /**

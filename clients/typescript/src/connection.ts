@@ -107,6 +107,8 @@ export interface CallSettings {
   readonly signal?: AbortSignal | undefined;
   /** How long the server itself may wait for an approval, in milliseconds. */
   readonly waits?: number;
+  /** For a batch: the upstreams of its exchanges. */
+  readonly upstreams?: readonly string[];
 }
 
 /** Calls mayfly over one connection at a time. */
@@ -291,7 +293,7 @@ async function within<T>(work: Promise<T>, deadline: Deadline, what: string): Pr
 }
 
 function unary<I extends DescMessage, O extends DescMessage>(
-  line: Line, method: DescMethodUnary<I, O>, request: MessageShape<I>, { deadline, signal, waits = 0 }: CallSettings,
+  line: Line, method: DescMethodUnary<I, O>, request: MessageShape<I>, { deadline, signal, waits = 0, upstreams }: CallSettings,
 ): Promise<MessageShape<O>> {
   const done = line.hold();
   return new Promise<MessageShape<O>>((resolve, reject) => {
@@ -300,7 +302,7 @@ function unary<I extends DescMessage, O extends DescMessage>(
     const call = callUnary(line.client, method, request, traceMetadata(), options, (error, answer) => {
       signal?.removeEventListener('abort', cancel);
       if (signal?.aborted) reject(signal.reason);
-      else if (error) reject(fromServiceError(error as ServiceError));
+      else if (error) reject(fromServiceError(error as ServiceError, upstreams));
       else if (answer) resolve(answer);
       else reject(new Unavailable('the server answered nothing'));
     });

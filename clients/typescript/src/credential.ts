@@ -15,6 +15,17 @@ import { CredentialHeaders, Secret } from './secret.js';
  */
 export type Outcome = number | 'accepted' | 'refused' | 'failed';
 
+/**
+ * Several credentials, one for each request and in their order. Releasing them, or the end of an `await using` block, releases all.
+ */
+export type Credentials<Asks extends readonly unknown[]> = { readonly [N in keyof Asks]: Credential } & AsyncDisposable & { release(): Promise<void> };
+
+/** Credentials as one thing to release. */
+export function together(all: Credential[]): Credential[] & AsyncDisposable & { release(): Promise<void> } {
+  const release = async () => { await Promise.all(all.map((one) => one.release())); };
+  return Object.defineProperties(all, { release: { value: release }, [Symbol.asyncDispose]: { value: release } }) as ReturnType<typeof together>;
+}
+
 /** One use of a credential. */
 export interface Use {
   /** How it went. */

@@ -36,6 +36,8 @@ export interface ErrorDetails {
   readonly fieldViolations: readonly FieldViolation[];
   /** When a retry may help, in milliseconds from now. Absent if the server does not say. */
   readonly retryAfter?: number;
+  /** Of several credentials asked for at once, the upstream of the one that was refused. Empty otherwise. */
+  readonly upstream: string;
 }
 
 /** The base class of all errors that this package throws on purpose, except `TypeError` for wrong calls. */
@@ -48,6 +50,7 @@ export class MayflyError extends Error implements ErrorDetails {
   readonly approvalId: string;
   readonly fieldViolations: readonly FieldViolation[];
   declare readonly retryAfter?: number;
+  readonly upstream: string;
 
   constructor(message: string, details: Partial<ErrorDetails> = {}, options?: ErrorOptions) {
     super(message, options);
@@ -57,6 +60,7 @@ export class MayflyError extends Error implements ErrorDetails {
     this.wayOut = details.wayOut ?? '';
     this.approvalId = details.approvalId ?? '';
     this.fieldViolations = details.fieldViolations ?? [];
+    this.upstream = details.upstream ?? '';
     if (details.retryAfter !== undefined) this.retryAfter = details.retryAfter;
   }
 }
@@ -134,7 +138,16 @@ const OF_CODE: Partial<Record<number, typeof MayflyError>> = {
   [Code.ABORTED]: Unavailable,
 };
 
-function made(message: string, details: ErrorDetails): MayflyError {
+/** What the server calls an exchange of a batch. */
+const PLACE = /^exchanges\[(\d{1,3})\]/;
+
+function made(said: string, asSaid: ErrorDetails, upstreams: readonly string[] = []): MayflyError {
+  // Names the upstream where the server names the place of its exchange in the batch.
+  const place = [said, ...asSaid.fieldViolations.map(({ field }) => field)].map((text) => PLACE.exec(text)).find((found) => found !== null);
+  const upstream = upstreams[Number(place?.[1])] ?? '';
+  const named = (text: string) => (place && upstream !== '' && text.startsWith(place[0]) ? upstream + text.slice(place[0].length) : text);
+  const message = named(said);
+  const details = { ...asSaid, upstream, fieldViolations: asSaid.fieldViolations.map((one) => ({ ...one, field: named(one.field) })) };
   const Sort = details.reason === 'APPROVAL_NEEDED' ? ApprovalNeeded : (OF_CODE[details.code] ?? MayflyError);
   const way = details.wayOut === '' ? '' : ` (${details.wayOut})`;
   return new Sort(`${details.reason === '' ? '' : `${details.reason}: `}${message}${way}`, details);
@@ -146,14 +159,18 @@ const milliseconds = (duration: Duration): number => Number(duration.seconds) * 
 export function fromProblem(problem: Problem): MayflyError {
   const { code, reason, rule, wayOut, approvalId, retryAfter } = problem;
   const fieldViolations = problem.fieldViolations.map(({ field, description }) => ({ field, description }));
-  const details: ErrorDetails = { code, reason, rule, wayOut, approvalId, fieldViolations };
+  const details: ErrorDetails = { code, reason, rule, wayOut, approvalId, fieldViolations, upstream: '' };
   return made(problem.message, retryAfter ? { ...details, retryAfter: milliseconds(retryAfter) } : details);
 }
 
-/** An error from what grpc-js rejects with; its details are in the trailer `grpc-status-details-bin`. */
-export function fromServiceError(error: ServiceError): MayflyError {
+/**
+ * An error from what grpc-js rejects with; its details are in the trailer `grpc-status-details-bin`.
+ *
+ * @param upstreams - for a batch, the upstreams of its exchanges
+ */
+export function fromServiceError(error: ServiceError, upstreams: readonly string[] = []): MayflyError {
   const details: { -readonly [K in keyof ErrorDetails]: ErrorDetails[K] } = {
-    code: error.code, reason: '', rule: '', wayOut: '', approvalId: '', fieldViolations: [],
+    code: error.code, reason: '', rule: '', wayOut: '', approvalId: '', fieldViolations: [], upstream: '',
   };
   for (const any of detailsOf(error.metadata)) {
     const info = anyUnpack(any, ErrorInfoSchema);
@@ -168,7 +185,7 @@ export function fromServiceError(error: ServiceError): MayflyError {
     const bad = anyUnpack(any, BadRequestSchema);
     if (bad) details.fieldViolations = bad.fieldViolations.map(({ field, description }) => ({ field, description }));
   }
-  return made(error.details || error.message, details);
+  return made(error.details || error.message, details, upstreams);
 }
 
 function detailsOf(metadata: Metadata | undefined) {

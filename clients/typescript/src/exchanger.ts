@@ -7,10 +7,10 @@ import { Metadata, status as Code, type ClientDuplexStream, type ServiceError } 
 import { create } from '@bufbuild/protobuf';
 import { openDuplex } from './grpc.js';
 import type { CallSettings, Connection, Line } from './connection.js';
-import { fromProblem, fromServiceError, Unavailable } from './errors.js';
+import { fromProblem, fromServiceError, MayflyError, Unavailable } from './errors.js';
 import type { Issued } from './gen/mayfly/v1/issued_pb.js';
 import {
-  StreamExchangeRequestSchema, TokenService, type ExchangeRequest, type StreamExchangeRequest, type StreamExchangeResponse,
+  BatchExchangeRequestSchema, StreamExchangeRequestSchema, TokenService, type ExchangeRequest, type StreamExchangeRequest, type StreamExchangeResponse,
 } from './gen/mayfly/v1/token_service_pb.js';
 import { retrying } from './retry.js';
 
@@ -113,6 +113,16 @@ class ExchangeStream {
   }
 }
 
+/** The server did not answer a batch with a credential for each of its exchanges. */
+export class Incomplete extends MayflyError {
+  /** @param issued - what it answered with */
+  constructor(readonly issued: readonly Issued[]) {
+    super('the server answered a batch without a credential for each of its exchanges', { code: Code.INTERNAL });
+    // The credentials are not for those who print the error.
+    Object.defineProperty(this, 'issued', { enumerable: false });
+  }
+}
+
 /** Chooses between single calls and the stream by the number of exchanges in progress. */
 export class Exchanger {
   readonly #connection: Connection;
@@ -137,6 +147,16 @@ export class Exchanger {
     } finally {
       this.#underWay--;
     }
+  }
+
+  /** Exchanges for all or none, in one call, and retries with the same ids. */
+  async exchangeAll(exchanges: ExchangeRequest[], settings: CallSettings): Promise<Issued[]> {
+    const batch = create(BatchExchangeRequestSchema, { exchanges, allOrNothing: true });
+    const upstreams = exchanges.map(({ upstream }) => upstream);
+    const { results } = await this.#connection.call(TokenService.method.batchExchange, batch, { ...settings, upstreams });
+    const issued = results.flatMap(({ result }) => (result.case === 'issued' ? [result.value] : []));
+    if (results.length === exchanges.length && issued.length === exchanges.length) return issued;
+    throw new Incomplete(issued);
   }
 
   close(): void {

@@ -4,8 +4,8 @@
  * @packageDocumentation
  */
 export { Mayfly, type InboundCall, type MayflyOptions, type MayflySettings, type TaskOptions, type Whoami } from './mayfly.js';
-export type { CredentialAsk, Kind, SubjectToken } from './ask.js';
-export type { AwsKeys, Certificate, Credential, DatabaseLogin, Outcome, SshCertificate, Use } from './credential.js';
+export type { CredentialAsk, Kind, SeveralOptions, SubjectToken, UpstreamAsk } from './ask.js';
+export type { AwsKeys, Certificate, Credential, Credentials, DatabaseLogin, Outcome, SshCertificate, Use } from './credential.js';
 export { META_TASK, type State, type Task, type TaskAsk } from './task.js';
 export type { SessionAsk, SessionFetch } from './session.js';
 export type { Streaming } from './exchanger.js';

@@ -5,9 +5,9 @@
  */
 import { inspect } from 'node:util';
 import { create } from '@bufbuild/protobuf';
-import { required, taskId, type CredentialAsk } from './ask.js';
+import { required, taskId, type CredentialAsk, type SeveralOptions, type UpstreamAsk } from './ask.js';
 import { Connection } from './connection.js';
-import type { Credential } from './credential.js';
+import { together, type Credential, type Credentials } from './credential.js';
 import { readEnv } from './env.js';
 import { Exchanger, type Streaming } from './exchanger.js';
 import { WhoamiRequestSchema, TokenService } from './gen/mayfly/v1/token_service_pb.js';
@@ -148,6 +148,21 @@ export class Mayfly implements AsyncDisposable {
   }
 
   /**
+   * Gets up to eight credentials in one call: all are issued or none. If one is refused, what upstreams had made for the others is undone,
+   * and the error's `upstream` names the one that was refused. They are shared, retried and renewed like single credentials; a request whose
+   * credential is shared already is not sent again. Requests without a task open one each.
+   *
+   * @param asks - 1 to 8 requests; they may name the same upstream
+   * @returns the credentials in the order of the requests
+   * @throws Denied, ApprovalNeeded, InvalidRequest, NotFound, NotActive, LimitReached, Unavailable
+   * @throws TypeError - there are none or too many, or one is incomplete in a way that every server would refuse
+   */
+  async credentials<const Asks extends readonly UpstreamAsk[]>(asks: Asks, options: SeveralOptions = {}): Promise<Credentials<Asks>> {
+    if (options.requireTask ?? this.#requireTask) required(taskId(options.task));
+    return together(await this.#pool.getAll(asks, options)) as unknown as Credentials<Asks>;
+  }
+
+  /**
    * Returns a `fetch` for a session that lasts longer than a credential, such as that of an MCP client over HTTP. Each request carries a
    * valid credential, which is renewed before it expires. A request that is answered with 401 is sent once more, with another credential.
    *
@@ -166,6 +181,7 @@ export class Mayfly implements AsyncDisposable {
     return Task.open(ask, {
       connection: this.#connection, timeout: this.#timeout,
       credential: (upstream, how) => this.credential(upstream, how),
+      credentials: (asks, options) => this.credentials(asks, options),
       ended: (id) => this.#pool.forget(id),
       failed: this.#failed,
     });

@@ -8,14 +8,15 @@ import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { create } from '@bufbuild/protobuf';
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
-import { DEFAULT_TTL, duration, requestOf, shareKey, type CredentialAsk } from './ask.js';
+import { DEFAULT_TTL, duration, requestOf, requestsOf, shareKey, type CredentialAsk, type SeveralOptions, type UpstreamAsk } from './ask.js';
 import { Instant } from './clock.js';
 import type { Connection } from './connection.js';
 import { Credential, type Giver, type Use } from './credential.js';
 import { Closed, InvalidRequest, NotActive, NotFound } from './errors.js';
-import type { Exchanger } from './exchanger.js';
+import { Incomplete, type Exchanger } from './exchanger.js';
 import { TaskService, CompleteTaskRequestSchema, ExtendTaskRequestSchema } from './gen/mayfly/v1/task_service_pb.js';
 import { ReleaseRequestSchema, RenewRequestSchema, TokenService, type ExchangeRequest } from './gen/mayfly/v1/token_service_pb.js';
+import type { Issued } from './gen/mayfly/v1/issued_pb.js';
 import { Holding, Issuance, millis } from './issuance.js';
 import { Deadline } from './retry.js';
 import type { UseReports } from './use.js';
@@ -31,6 +32,8 @@ const AGAIN_MS = 5_000;
 const AHEAD_MS = 500;
 /** The most credentials that are kept without a holder. */
 const MOST_IDLE = 1_000;
+/** How often a batch waits for an equal exchange in progress, and then looks again, before it exchanges anyway. */
+const ROUNDS = 3;
 
 /** Settings of a pool. */
 export interface PoolSettings {
@@ -42,6 +45,13 @@ export interface PoolSettings {
   readonly failed: (error: unknown) => void;
 }
 
+/** An exchange to make: its request, the key by which other requests find the credential, and the lifetime that was asked for. */
+interface Exchange {
+  readonly request: ExchangeRequest;
+  readonly key: string | undefined;
+  readonly ttl: number | undefined;
+}
+
 /** The credentials of one client. */
 export class Pool implements Giver {
   readonly #connection: Connection;
@@ -49,8 +59,9 @@ export class Pool implements Giver {
   readonly #reports: UseReports;
   readonly #settings: PoolSettings;
   readonly #shared = new Map<string, Holding>();
-  readonly #flights = new Map<string, Promise<Holding>>();
-  readonly #underWay = new Set<Promise<Holding>>();
+  /** Exchanges in progress by their key. One in a batch that was refused gives `undefined`, since that may be for another of the batch. */
+  readonly #flights = new Map<string, Promise<Holding | undefined>>();
+  readonly #underWay = new Set<Promise<unknown>>();
   readonly #all = new Set<Holding>();
   readonly #idle = new Set<Holding>();
   readonly #owed = new Set<Holding>();
@@ -74,9 +85,40 @@ export class Pool implements Giver {
     const key = shareKey(request, svid);
     const known = key === undefined ? undefined : this.#shared.get(key);
     if (known?.fresh) return this.#hold(known);
-    const holding = await abandonable(this.#fly(request, key, ask), ask.signal, (late) => this.#hold(late).release());
+    const holding = await abandonable(this.#fly(request, key, ask), ask.signal, async (late) => { if (late) await this.#hold(late).release(); });
     // Another waiting request may have received it and released it already.
-    return holding.over && !this.#closed ? this.get(upstream, ask) : this.#hold(holding);
+    return !holding || (holding.over && !this.#closed) ? this.get(upstream, ask) : this.#hold(holding);
+  }
+
+  /** Credentials for all requests, in their order, or none. */
+  async getAll(asks: readonly UpstreamAsk[], how: SeveralOptions): Promise<Credential[]> {
+    if (this.#closed) throw new Closed();
+    const requests = requestsOf(asks, how);
+    if (requests.length === 1) {
+      const { upstream, ...ask } = asks[0]!;
+      return [await this.get(upstream, { ...ask, ...how })];
+    }
+    const svid = requests.some(({ keyBinding }) => keyBinding) ? (await this.#connection.line()).svid.fingerprint : '';
+    const keys = requests.map((request) => shareKey(request, request.keyBinding ? svid : ''));
+    const inFlight = (key: string | undefined) => (key === undefined || this.#shared.get(key)?.fresh ? undefined : this.#flights.get(key));
+    for (let n = 0; n < ROUNDS; n++) {
+      const flights = keys.map(inFlight).filter((flight) => flight !== undefined);
+      if (flights.length === 0) break;
+      // Whatever becomes of them: nothing is begun yet that could be refused with them.
+      await abandonable(Promise.allSettled(flights), how.signal, async () => undefined);
+    }
+    if (this.#closed) throw new Closed();
+    // From here on, the call holds what is shared already. It leaves that if the others are refused.
+    const held = keys.map((key) => {
+      const known = key === undefined ? undefined : this.#shared.get(key);
+      return known?.fresh ? this.#hold(known) : undefined;
+    });
+    const fresh = requests.flatMap((_, n) => (held[n] || (keys[n] !== undefined && keys.indexOf(keys[n]) < n) ? [] : [n]));
+    const leave = async (all: readonly (Credential | undefined)[]) => { await Promise.all(all.map((one) => one?.release())); };
+    const whole = this.#flyAll(fresh.map((n) => ({ request: requests[n]!, key: keys[n], ttl: asks[n]!.ttl })), how.timeout).then((holdings) =>
+      held.map((one, n) => one ?? this.#hold(holdings[fresh.indexOf(keys[n] === undefined ? n : keys.indexOf(keys[n]))]!)));
+    whole.catch(() => leave(held));
+    return abandonable(whole, how.signal, leave);
   }
 
   use(holding: Holding, use: Use): void {
@@ -130,7 +172,7 @@ export class Pool implements Giver {
     return new Credential(holding, this);
   }
 
-  #fly(request: ExchangeRequest, key: string | undefined, ask: CredentialAsk): Promise<Holding> {
+  #fly(request: ExchangeRequest, key: string | undefined, ask: CredentialAsk): Promise<Holding | undefined> {
     const before = key === undefined ? undefined : this.#flights.get(key);
     if (before) return before;
     const flight = this.#exchange(request, key, ask).finally(() => {
@@ -143,22 +185,63 @@ export class Pool implements Giver {
   }
 
   async #exchange(request: ExchangeRequest, key: string | undefined, ask: CredentialAsk): Promise<Holding> {
-    let began = new Instant();
     const waits = (ask.waitForApproval ?? 0) * 1000;
     const deadline = new Deadline((ask.timeout ?? this.#settings.timeout) + waits);
-    request.requestId = randomUUID();
-    const terms = request.task.case === 'openTask' ? request.task.value : undefined;
-    if (!this.#extensible) delete terms?.maxTtl;
-    const issued = await this.#exchanger.exchange(request, { deadline, waits }).catch((error: unknown) => {
-      // The server does not allow a task to live that long: open one that lives only as long as its credential.
-      if (!terms?.maxTtl || !(error instanceof InvalidRequest) || !error.fieldViolations.some(({ field }) => field.endsWith('max_ttl'))) throw error;
-      this.#extensible = false;
-      delete terms.maxTtl;
-      request.requestId = randomUUID();
-      began = new Instant();
-      return this.#exchanger.exchange(request, { deadline, waits });
+    const [issued, began] = await this.#fitted([request], () => this.#exchanger.exchange(request, { deadline, waits }));
+    return this.#kept({ request, key, ttl: ask.ttl }, issued, began);
+  }
+
+  /** Exchanges for all or none. Equal requests that come meanwhile wait for it. */
+  #flyAll(exchanges: readonly Exchange[], timeout?: number): Promise<Holding[]> {
+    if (exchanges.length === 0) return Promise.resolve([]);
+    const flight = this.#exchangeAll(exchanges, timeout).finally(() => {
+      this.#underWay.delete(flight);
+      for (const { key } of exchanges) if (key !== undefined && this.#flights.get(key) === flights.get(key)) this.#flights.delete(key);
     });
-    const holding = new Holding(new Issuance(issued, began), terms !== undefined, key, request.tool, ask.ttl);
+    const flights = new Map(exchanges.flatMap(({ key }, n) => (key === undefined ? [] : [[key, flight.then((all) => all[n], () => undefined)] as const])));
+    this.#underWay.add(flight);
+    for (const [key, one] of flights) this.#flights.set(key, one);
+    return flight;
+  }
+
+  async #exchangeAll(exchanges: readonly Exchange[], timeout = this.#settings.timeout): Promise<Holding[]> {
+    const requests = exchanges.map(({ request }) => request);
+    const deadline = new Deadline(timeout);
+    try {
+      const [issued, began] = await this.#fitted(requests, () => this.#exchanger.exchangeAll(requests, { deadline }));
+      return exchanges.map((exchange, n) => this.#kept(exchange, issued[n]!, began));
+    } catch (error) {
+      if (!(error instanceof Incomplete)) throw error;
+      // All or none: what was issued is released.
+      const own = new Set(requests.filter(({ task }) => task.case === 'openTask').map(({ upstream }) => upstream));
+      const left = error.issued.map((issued) => new Holding(new Issuance(issued, new Instant()), own.has(issued.upstream), undefined, '', undefined));
+      await Promise.all(left.map((holding) => this.#giveBack(holding)));
+      throw error;
+    }
+  }
+
+  /** Exchanges with tasks that can be extended, where the server allows tasks to live that long. Also returns when that was asked for. */
+  async #fitted<T>(requests: readonly ExchangeRequest[], exchange: () => Promise<T>): Promise<[T, Instant]> {
+    const opened = requests.flatMap(({ task }) => (task.case === 'openTask' ? [task.value] : []));
+    const attempt = async (): Promise<[T, Instant]> => {
+      const began = new Instant();
+      for (const request of requests) request.requestId = randomUUID();
+      if (!this.#extensible) for (const terms of opened) delete terms.maxTtl;
+      return [await exchange(), began];
+    };
+    try {
+      return await attempt();
+    } catch (error) {
+      // The server does not allow a task to live that long: open one that lives only as long as its credential.
+      const extensible = opened.some(({ maxTtl }) => maxTtl);
+      if (!extensible || !(error instanceof InvalidRequest) || !error.fieldViolations.some(({ field }) => field.endsWith('max_ttl'))) throw error;
+      this.#extensible = false;
+      return attempt();
+    }
+  }
+
+  #kept({ request, key, ttl }: Exchange, issued: Issued, began: Instant): Holding {
+    const holding = new Holding(new Issuance(issued, began), request.task.case === 'openTask', key, request.tool, ttl);
     this.#all.add(holding);
     if (key !== undefined) this.#share(key, holding);
     return holding;

@@ -6,9 +6,9 @@
 import { inspect } from 'node:util';
 import { randomUUID } from 'node:crypto';
 import { create } from '@bufbuild/protobuf';
-import { duration, kindOf, revealed, scopesOf, subjectOf, type CredentialAsk, type Kind, type SubjectToken } from './ask.js';
+import { duration, kindOf, revealed, scopesOf, subjectOf, type CredentialAsk, type Kind, type SeveralOptions, type SubjectToken, type UpstreamAsk } from './ask.js';
 import type { Connection } from './connection.js';
-import type { Credential } from './credential.js';
+import type { Credential, Credentials } from './credential.js';
 import { Denied, NotActive, NotFound } from './errors.js';
 import { TaskState, TaskTermsSchema, type Task as TaskMessage } from './gen/mayfly/v1/task_pb.js';
 import {
@@ -71,6 +71,7 @@ export interface TaskHost {
   readonly connection: Connection;
   readonly timeout: number;
   credential(upstream: string, ask: CredentialAsk): Promise<Credential>;
+  credentials<const Asks extends readonly UpstreamAsk[]>(asks: Asks, options: SeveralOptions): Promise<Credentials<Asks>>;
   ended(taskId: string): void;
   failed(error: unknown): void;
 }
@@ -155,6 +156,11 @@ export class Task implements AsyncDisposable {
   /** A credential in this task. */
   credential(upstream: string, ask: Omit<CredentialAsk, 'task'>): Promise<Credential> {
     return this.#host.credential(upstream, { ...ask, task: this.id });
+  }
+
+  /** {@link Mayfly.credentials} in this task. */
+  credentials<const Asks extends readonly UpstreamAsk[]>(asks: Asks, options: Omit<SeveralOptions, 'task'> = {}): Promise<Credentials<Asks>> {
+    return this.#host.credentials(asks, { ...options, task: this.id });
   }
 
   /** {@link Mayfly.fetch} in this task. */

@@ -30,6 +30,7 @@ mod request_checks;
 pub mod revocation;
 mod revocation_watch;
 mod routes;
+mod secret;
 pub mod server;
 pub mod task;
 pub mod token;

@@ -7,8 +7,8 @@ use tonic::{Request, Response, Status};
 use super::super::status::problem;
 use super::super::wire;
 use super::page::{NamePageRequest, within_bytes};
-use super::request_checks::{self, not_served, refused};
-use super::{binding, connection, lease};
+use super::request_checks::{self, refused};
+use super::{binding, connection, lease, secret};
 use mayfly_authority::admission::operators::OperatorScope;
 use mayfly_authority::authority::Authority;
 use mayfly_authority::registry::inventory::Inventory;
@@ -286,8 +286,24 @@ impl UpstreamService for UpstreamApi {
         answer.map(Response::new).map_err(refused(&self.0, &actor, "disconnect_upstream"))
     }
 
-    async fn put_secret(&self, _: Request<pb::PutSecretRequest>) -> Result<Response<pb::PutSecretResponse>, Status> {
-        not_served("PutSecret")
+    async fn put_secret(&self, request: Request<pb::PutSecretRequest>) -> Result<Response<pb::PutSecretResponse>, Status> {
+        let actor = request_checks::actor(&self.0, &request, "put_secret")?;
+        secret::put(&self.0, &actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "put_secret"))
+    }
+
+    async fn list_secrets(&self, request: Request<pb::ListSecretsRequest>) -> Result<Response<pb::ListSecretsResponse>, Status> {
+        let actor = request_checks::actor(&self.0, &request, "list_secrets")?;
+        let listed = within_bytes(request.get_ref(), |ask| secret::list(&self.0, &actor, ask));
+        listed.await.map(Response::new).map_err(refused(&self.0, &actor, "list_secrets"))
+    }
+
+    async fn remove_secret(
+        &self,
+        request: Request<pb::RemoveSecretRequest>,
+    ) -> Result<Response<pb::RemoveSecretResponse>, Status> {
+        let actor = request_checks::actor(&self.0, &request, "remove_secret")?;
+        let answer = secret::remove(&self.0, &actor, request.get_ref()).await;
+        answer.map(Response::new).map_err(refused(&self.0, &actor, "remove_secret"))
     }
 
     async fn list_bindings(

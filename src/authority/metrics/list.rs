@@ -52,6 +52,8 @@ pub enum MetricName {
     Leases,
     LeasesFailing,
     UpstreamsAwaitingSignIn,
+    SecretsToRotate,
+    SecretRotationsFailing,
     UpstreamCalls,
     UpstreamUnanswering,
     StoreBytes,
@@ -259,6 +261,18 @@ pub const METRICS: &[Metric] = &[
         "mayfly_upstreams_awaiting_sign_in",
         &[],
         "Active upstreams that issue nothing until somebody signs in at their authorization server",
+    ),
+    gauge(
+        MetricName::SecretsToRotate,
+        "mayfly_secrets_to_rotate",
+        &[],
+        "Static secrets whose rotation was requested, or is overdue by the schedule, and not done",
+    ),
+    gauge(
+        MetricName::SecretRotationsFailing,
+        "mayfly_secret_rotations_failing",
+        &[],
+        "Static secrets of which a step of the rotation failed, and is tried again",
     ),
     counter(
         MetricName::UpstreamCalls,

@@ -276,6 +276,8 @@ impl Authority {
             Name::Leases => state(|s| s.leases.len()),
             Name::LeasesFailing => one(self.leases.failing()),
             Name::UpstreamsAwaitingSignIn => one(self.awaiting_sign_in()),
+            Name::SecretsToRotate => one(self.secrets_to_rotate()),
+            Name::SecretRotationsFailing => one(self.rotations.failing()),
             Name::UpstreamCalls => self.upstream_calls(),
             Name::UpstreamUnanswering => by(self.leases.upstream_health().into_iter().map(|u| (u.upstream, u64::from(u.open)))),
             Name::StoreBytes => one(self.ledger.store().bytes()),

@@ -342,7 +342,7 @@ impl Authority {
     }
 
     /// A durable registration in effect.
-    pub(super) async fn standing_of(&self, name: &str) -> Result<Option<(Upstream, Arc<DocumentVersion>)>, Error> {
+    pub(crate) async fn standing_of(&self, name: &str) -> Result<Option<(Upstream, Arc<DocumentVersion>)>, Error> {
         let Some(version) = self.document(DocumentTable::Upstreams, name).await? else { return Ok(None) };
         Ok(Some((registered(&version)?, version)))
     }

@@ -350,6 +350,7 @@ pub async fn run_key_maintenance(authority: &Authority) {
         tracing::error!(%error, "rotation of the own CA's key failed");
     }
     authority.shred_keys().await;
+    authority.sweep_secrets_now().await;
     drop(_one);
     if let Err(error) = authority.update_own_bundle().await {
         tracing::error!(%error, "the bundle of the own trust domain could not be updated with its keys");

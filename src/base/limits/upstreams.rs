@@ -60,44 +60,6 @@ pub const POSTGRES_DATABASES: usize = 16;
 /// administrator is faster than three of them in a row only by chance.
 pub const POSTGRES_TRIES: u32 = 3;
 
-/// Longest time of one statement at MySQL, milliseconds. As `POSTGRES_STATEMENT_MS`.
-pub const MYSQL_STATEMENT_MS: u64 = 5_000;
-/// Longest wait for a lock at MySQL, seconds: MySQL counts in seconds. Below `MYSQL_STATEMENT_MS`, so that the error names the lock.
-pub const MYSQL_LOCK_S: u64 = 3;
-/// Longest pause between two statements of mayfly's own session at MySQL, seconds. The server ends a session that pauses for longer.
-pub const MYSQL_IDLE_S: u64 = 10;
-/// Largest packet that is taken from a MySQL server, bytes. The largest answers are lists of sessions and of stored objects.
-pub const MYSQL_PACKET_BYTES: usize = 4 * 1024 * 1024;
-/// Pause between two looks at the sessions of a user that is being dropped, milliseconds. MySQL ends a session within a few.
-pub const MYSQL_SESSIONS_LOOK_MS: u64 = 50;
-/// Looks at the sessions of a user that is being dropped, in one attempt: 5 s. The lease is tried again after that.
-pub const MYSQL_SESSIONS_LOOKS: u32 = 100;
-/// Looks at the sessions of a user before it is dropped, half a second: most sessions have ended by then.
-pub const MYSQL_SESSIONS_FIRST_LOOKS: u32 = 10;
-/// Longest name of a database, a table or a routine, characters: the limit of MySQL and MariaDB.
-pub const MYSQL_NAME_BYTES: usize = 64;
-/// Longest name of a user, characters: the limit of MySQL. MariaDB allows more.
-pub const MYSQL_USER_BYTES: usize = 32;
-/// Longest host of an account, characters: the limit of MySQL.
-pub const MYSQL_HOST_BYTES: usize = 255;
-/// Databases of one registration in which scopes grant privileges to make stored objects. They are a part of the terms of each lease.
-pub const MYSQL_OBJECT_DATABASES: usize = 16;
-/// Stored objects of one user that one attempt to undo drops. The lease is tried again for the rest.
-pub const MYSQL_OBJECTS: usize = 500;
-
-/// Longest time of one command at Redis, milliseconds. As `POSTGRES_STATEMENT_MS`: a server that is busy with a script answers nobody.
-pub const REDIS_COMMAND_MS: u64 = 5_000;
-/// Most bytes of one command's answer from a Redis server: the list of the sessions of 60,000 clients.
-pub const REDIS_ANSWER_BYTES: u64 = 32 * 1024 * 1024;
-/// Pause between two looks at the sessions of a user that is being deleted, milliseconds. Redis ends a session at once.
-pub const REDIS_SESSIONS_LOOK_MS: u64 = 50;
-/// Looks at the sessions of a user that is being deleted, in one attempt: 2 s. The lease is tried again after that.
-pub const REDIS_SESSIONS_LOOKS: u32 = 40;
-/// Longest name of mayfly's own user at Redis, bytes. Redis has no limit; nobody types more.
-pub const REDIS_USER_BYTES: usize = 128;
-/// Longest name of a command, or pattern of keys or channels, in a registration, bytes. As long as names are elsewhere (`NAME_BYTES`).
-pub const REDIS_RULE_BYTES: usize = 256;
-
 /// Entries of `grants` in a registration of GitHub.
 pub const GITHUB_GRANTS: usize = 64;
 /// Repositories of one token. GitHub takes 500, and describes each in its answer with some 7 KB (`GITHUB_MINT_ANSWER_BYTES`).
@@ -190,3 +152,41 @@ pub const OAUTH_STORE_TRIES: u32 = 8;
 pub const OAUTH_STORE_PAUSE_MS: u64 = 1_000;
 /// Grants that are refreshed or revoked at once without being asked: a server that hangs keeps one place of these for `OAUTH_REFRESH_MS`.
 pub const OAUTH_TENDED_AT_ONCE: usize = 8;
+
+/// Longest time of one statement at MySQL, milliseconds. As `POSTGRES_STATEMENT_MS`.
+pub const MYSQL_STATEMENT_MS: u64 = 5_000;
+/// Longest wait for a lock at MySQL, seconds: MySQL counts in seconds. Below `MYSQL_STATEMENT_MS`, so that the error names the lock.
+pub const MYSQL_LOCK_S: u64 = 3;
+/// Longest pause between two statements of mayfly's own session at MySQL, seconds. The server ends a session that pauses for longer.
+pub const MYSQL_IDLE_S: u64 = 10;
+/// Largest packet that is taken from a MySQL server, bytes. The largest answers are lists of sessions and of stored objects.
+pub const MYSQL_PACKET_BYTES: usize = 4 * 1024 * 1024;
+/// Pause between two looks at the sessions of a user that is being dropped, milliseconds. MySQL ends a session within a few.
+pub const MYSQL_SESSIONS_LOOK_MS: u64 = 50;
+/// Looks at the sessions of a user that is being dropped, in one attempt: 5 s. The lease is tried again after that.
+pub const MYSQL_SESSIONS_LOOKS: u32 = 100;
+/// Looks at the sessions of a user before it is dropped, half a second: most sessions have ended by then.
+pub const MYSQL_SESSIONS_FIRST_LOOKS: u32 = 10;
+/// Longest name of a database, a table or a routine, characters: the limit of MySQL and MariaDB.
+pub const MYSQL_NAME_BYTES: usize = 64;
+/// Longest name of a user, characters: the limit of MySQL. MariaDB allows more.
+pub const MYSQL_USER_BYTES: usize = 32;
+/// Longest host of an account, characters: the limit of MySQL.
+pub const MYSQL_HOST_BYTES: usize = 255;
+/// Databases of one registration in which scopes grant privileges to make stored objects. They are a part of the terms of each lease.
+pub const MYSQL_OBJECT_DATABASES: usize = 16;
+/// Stored objects of one user that one attempt to undo drops. The lease is tried again for the rest.
+pub const MYSQL_OBJECTS: usize = 500;
+
+/// Longest time of one command at Redis, milliseconds. As `POSTGRES_STATEMENT_MS`: a server that is busy with a script answers nobody.
+pub const REDIS_COMMAND_MS: u64 = 5_000;
+/// Most bytes of one command's answer from a Redis server: the list of the sessions of 60,000 clients.
+pub const REDIS_ANSWER_BYTES: u64 = 32 * 1024 * 1024;
+/// Pause between two looks at the sessions of a user that is being deleted, milliseconds. Redis ends a session at once.
+pub const REDIS_SESSIONS_LOOK_MS: u64 = 50;
+/// Looks at the sessions of a user that is being deleted, in one attempt: 2 s. The lease is tried again after that.
+pub const REDIS_SESSIONS_LOOKS: u32 = 40;
+/// Longest name of mayfly's own user at Redis, bytes. Redis has no limit; nobody types more.
+pub const REDIS_USER_BYTES: usize = 128;
+/// Longest name of a command, or pattern of keys or channels, in a registration, bytes. As long as names are elsewhere (`NAME_BYTES`).
+pub const REDIS_RULE_BYTES: usize = 256;

@@ -27,6 +27,8 @@ const HEARTBEAT: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug)]
 pub struct Injected {
     variable: String,
+    /// The user chose the variable.
+    chosen: bool,
     upstream: String,
     scopes: Vec<String>,
 }
@@ -34,7 +36,7 @@ pub struct Injected {
 impl Injected {
     /// The variable of the credential. What is no token has a name of its own, with this ending, unless the user chose one.
     fn variable_for(&self, ending: Option<&str>) -> String {
-        let usual = format!("{}_TOKEN", prefix(&self.upstream));
+        let usual = usual_variable(&self.upstream);
         let other = ending.filter(|_| self.variable == usual).map(|ending| format!("{}_{ending}", prefix(&self.upstream)));
         other.unwrap_or_else(|| self.variable.clone())
     }
@@ -47,7 +49,7 @@ pub(super) fn upstream(text: &str) -> Result<Injected, String> {
     if upstream.is_empty() || (text.contains('=') && scopes.is_empty()) {
         return Err("expected an upstream with its scopes, like github=repo:read,issues:read".to_owned());
     }
-    Ok(Injected { variable: format!("{}_TOKEN", prefix(upstream)), upstream: upstream.to_owned(), scopes })
+    Ok(Injected { variable: usual_variable(upstream), chosen: false, upstream: upstream.to_owned(), scopes })
 }
 
 /// Parses `GH_TOKEN=github=repo:read`.
@@ -58,7 +60,12 @@ pub(super) fn variable(text: &str) -> Result<Injected, String> {
     if name.is_empty() || !name.chars().all(plain) || name.starts_with(|c: char| c.is_ascii_digit()) {
         return Err(wrong());
     }
-    Ok(Injected { variable: name.to_owned(), ..upstream(rest)? })
+    Ok(Injected { variable: name.to_owned(), chosen: true, ..upstream(rest)? })
+}
+
+/// The variable of an upstream's credential, unless the user or the registration names another one.
+fn usual_variable(upstream: &str) -> String {
+    format!("{}_TOKEN", prefix(upstream))
 }
 
 /// The name of an upstream in the syntax of variable names.
@@ -159,10 +166,21 @@ impl ProgramCredentials {
         }
         distinct(&injected)?;
         let server = run.server().await?;
-        for one in injected.iter_mut().filter(|one| one.scopes.is_empty()) {
-            let registration = terms::registration(&server, &one.upstream).await?;
-            one.scopes = vec![terms::first_scope(&registration, None)?];
+        for one in &mut injected {
+            let registration = match terms::registration(&server, &one.upstream).await {
+                Ok(registration) => registration,
+                // With scopes and a variable of the user's choice, the registration is not needed.
+                Err(_) if !one.scopes.is_empty() => continue,
+                Err(error) => return Err(error),
+            };
+            if one.scopes.is_empty() {
+                one.scopes = vec![terms::first_scope(&registration, None)?];
+            }
+            if !one.chosen && !registration.variable.is_empty() {
+                one.variable = registration.variable;
+            }
         }
+        distinct(&injected)?;
         let (task, own_task) = match &args.task {
             Some(id) => (id.clone(), false),
             None => (open(&server, &injected, args, run).await?, true),
@@ -248,7 +266,7 @@ impl ProgramCredentials {
     }
 
     /// The environment variables: the credentials, the addresses where they are accepted, and the task. The variables of clients are for one
-    /// database of a kind, and those of the AWS SDKs for one session, so with several of them there are only their own variables.
+    /// database of a kind, and those of the AWS SDKs for one session, so with several there are only their own variables.
     pub fn each(&self, mut set: impl FnMut(&str, &str)) {
         let databases = || self.held.iter().filter_map(|one| one.database.as_ref());
         for one in databases().filter(|one| databases().filter(|other| other.kind == one.kind).count() == 1) {

@@ -51,8 +51,8 @@ const SHAPES: &[(&str, &str)] = &[
     ),
     (
         "Counts",
-        "credentials tasks held_tasks callers rules locks followers stale_followers followers_beyond leases leases_failing connections \
-         upstreams trust_domains request_ids",
+        "credentials tasks held_tasks callers rules locks followers stale_followers followers_beyond leases leases_failing \
+         secrets_to_rotate secret_rotations_failing connections upstreams trust_domains request_ids",
     ),
     (
         "Credential",

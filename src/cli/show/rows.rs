@@ -58,6 +58,18 @@ printed!(Shown<pb::Lease>, l, "lease_id",
     ["KIND": "kind", "CREDENTIAL": "credential_id", "TASK": "task_id", "CAUSE": "cause", "NEXT ATTEMPT": "next_attempt",
      "WATCHED": "watched", "ENDS": "ends_at"]);
 
+printed!(Shown<pb::UpstreamSecret>, s, "upstream",
+    ["UPSTREAM": "upstream", "ENVIRONMENT": "environment", "VERSION": "version", "STORED": "stored_at", "ROTATION DUE": "rotation_due_at",
+     "STATUS": "status"],
+    ["ATTEMPTS": "attempts", "LAST ERROR": "last_error", "NEXT ATTEMPT": "next_attempt", "REQUESTED": "rotation_requested_at"]);
+
+printed!(Shown<pb::SecretVersion>, v, (v.version.to_string()),
+    ["VERSION": "version", "STATE": "state", "STORED": "stored_at", "SINCE": "since", "AUTHOR": (author(&v.author))],
+    ["ROTATED": "rotated", "SEQ": "seq"]);
+
+printed!(Shown<pb::PutSecretResponse>, answer, (answer.version.to_string()));
+printed!(Shown<pb::RemoveSecretResponse>, answer, "seq");
+
 printed!(Shown<pb::TrustDomain>, d, "trust_domain",
     ["TRUST DOMAIN": "trust_domain", "SOURCE": "source", "ROOTS": (d.trust_anchors.len().to_string()),
      "REMOVED": (d.removed_trust_anchors.len().to_string()), "SEQUENCE": "sequence", "CHANGED": "changed_at"],

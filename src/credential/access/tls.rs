@@ -32,14 +32,21 @@ impl TimeProvider for TlsClock {
 }
 
 impl UpstreamAccess {
+    /// The configuration of a TLS client that verifies an upstream. The error says what is wrong with its roots.
+    ///
+    /// Reads files, and may take some milliseconds.
+    pub fn tls(&self, upstream: &str) -> Result<Arc<ClientConfig>, String> {
+        self.tls_with(upstream, None)
+    }
+
     /// The certificates that may verify an upstream: those beside its secret, or those of the system. Some may be unusable.
     ///
     /// Reads files, and may take some milliseconds.
     pub fn trusted_roots(&self, upstream: &str) -> Result<Vec<CertificateDer<'static>>, String> {
-        self.roots_for(upstream, None)
+        self.trusted_roots_with(upstream, None)
     }
 
-    fn roots_for(&self, upstream: &str, server_ca: Option<&str>) -> Result<Vec<CertificateDer<'static>>, String> {
+    fn trusted_roots_with(&self, upstream: &str, server_ca: Option<&str>) -> Result<Vec<CertificateDer<'static>>, String> {
         match (self.roots(upstream).map_err(|e| e.to_string())?, server_ca) {
             (Some(pem), _) => roots_of(pem.as_bytes(), "the file of its roots"),
             (None, Some(pem)) => roots_of(pem.as_bytes(), "server_ca"),
@@ -51,18 +58,11 @@ impl UpstreamAccess {
         }
     }
 
-    /// The configuration of a TLS client that verifies an upstream. The error says what is wrong with its roots.
-    ///
-    /// Reads files, and may take some milliseconds.
-    pub fn tls(&self, upstream: &str) -> Result<Arc<ClientConfig>, String> {
-        self.tls_with(upstream, None)
-    }
-
     /// As [`UpstreamAccess::tls`], with roots in PEM from the registration, which count only if the upstream has no file of roots: whoever
     /// changes a registration must not decide who receives a secret of this host. Connectors that send such a secret therefore give none.
     pub fn tls_with(&self, upstream: &str, server_ca: Option<&str>) -> Result<Arc<ClientConfig>, String> {
         let mut roots = RootCertStore::empty();
-        for certificate in self.roots_for(upstream, server_ca)? {
+        for certificate in self.trusted_roots_with(upstream, server_ca)? {
             // A system's file may contain an unusable certificate; the others are still valid.
             let _ = roots.add(certificate);
         }

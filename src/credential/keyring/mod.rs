@@ -36,6 +36,11 @@ pub trait Sealer: Send + Sync {
     fn seal(&self, purpose: &str, environment: &str, name: &str, plain: &[u8]) -> Result<Vec<u8>, Fault>;
     /// Opens a sealed value.
     fn open(&self, purpose: &str, environment: &str, name: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Fault>;
+    /// A digest of a secret under a key that is derived from the sealing key: equal for equal secrets, and no help in guessing one. Empty if
+    /// there is no such key.
+    fn digest(&self, _secret: &[u8]) -> Vec<u8> {
+        Vec::new()
+    }
     /// Tells the sealing key from others without revealing anything of it, if there is such a key.
     fn fingerprint(&self) -> Option<[u8; 32]> {
         None

@@ -35,6 +35,17 @@ pub(super) fn failed(kind: CredentialKind, why: &str) -> Error {
     Error::Refusal(no.retry(Duration::from_secs(1)))
 }
 
+/// Why a credential was not made. The request is not worth repeating before an operator has acted, if the connector says so.
+pub(super) fn not_made(kind: CredentialKind, why: &MakeError) -> Error {
+    match why {
+        MakeError::NotReleased(what) => {
+            let no = Refusal::new(Reason::NotServed, brief(what)).by("the registration of the upstream and its stored secret");
+            Error::Refusal(no.way_out("mayfly secret list shows what an operator has to do"))
+        }
+        other => failed(kind, &other.to_string()),
+    }
+}
+
 impl<D: LeaseLedger> LeaseDriver<D> {
     /// Makes a credential of a kind that an upstream makes. The lease is durable before the upstream is asked. `group`: the number that
     /// ties the credential's records together.
@@ -56,7 +67,7 @@ impl<D: LeaseLedger> LeaseDriver<D> {
             false => None,
         };
         parts.draft.key = key.as_ref().map_or_else(String::new, |key| key.id().to_owned());
-        let named = remote.name(&order(credential, lease, None, &parts)).map_err(|e| failed(kind, &e.to_string()))?;
+        let named = remote.name(&order(credential, lease, None, &parts)).map_err(|e| not_made(kind, &e))?;
         if parts.draft.key.is_empty() {
             parts.draft.key = remote.signing_key(&named.terms);
         }
@@ -71,7 +82,7 @@ impl<D: LeaseLedger> LeaseDriver<D> {
         let order = MintOrder { passwords: key.as_deref(), keeper: keeper.as_ref(), ..order };
         let made = self.ask(&*remote, &order, &mut making).await;
         drop(place);
-        let made = fitting(kind, made.map_err(|e| failed(kind, &e.to_string()))?)?;
+        let made = fitting(kind, made.map_err(|e| not_made(kind, &e))?)?;
         // So that the token is found again by its text or its digest.
         if let CredentialMaterial::Bearer { token, .. } = &made.answer {
             parts.draft.token_digest = token.digest().to_vec();
@@ -152,7 +163,7 @@ impl<D: LeaseLedger> LeaseDriver<D> {
         };
         match &made {
             Ok(_) => making.fate = CreationResult::Made,
-            Err(MakeError::Refused(_)) => making.fate = CreationResult::NeverMade,
+            Err(MakeError::Refused(_) | MakeError::NotReleased(_)) => making.fate = CreationResult::NeverMade,
             Err(MakeError::Unknown(_)) => {}
         }
         self.note_made(&order.issued.upstream, &made, began);
@@ -168,7 +179,7 @@ impl<D: LeaseLedger> LeaseDriver<D> {
             Err(no @ MakeError::Refused(_)) if now.saturating_sub(began) >= limits::UPSTREAM_CONNECT_MS => {
                 (UpstreamOutcome::Unanswered, no.to_string())
             }
-            Err(MakeError::Refused(_)) => (UpstreamOutcome::Refused, String::new()),
+            Err(MakeError::Refused(_) | MakeError::NotReleased(_)) => (UpstreamOutcome::Refused, String::new()),
             Err(no @ MakeError::Unknown(_)) => (UpstreamOutcome::Unanswered, no.to_string()),
         };
         self.health.note(upstream, UpstreamCall::Make, outcome, &why, now);

@@ -293,6 +293,11 @@ impl<D: LeaseLedger> LeaseDriver<D> {
         &self.connectors.remotes
     }
 
+    /// Where the server puts its sealed secrets once it has them.
+    pub fn vault(&self) -> &crate::access::vault::VaultSlot {
+        self.connectors.remotes.vault()
+    }
+
     /// Deletes the secret of a lease that is closed, if its kind has such secrets. A secret that could not be deleted goes at the next start.
     pub async fn forget_secret(&self, id: LeaseId, lease: &Lease) {
         let kind = CredentialKind::from_number(lease.kind).and_then(|kind| self.connectors.remotes.of(kind));

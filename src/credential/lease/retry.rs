@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::make::{failed, fitting};
+use super::make::{failed, fitting, not_made};
 use super::{LeaseDriver, LeaseLedger};
 use crate::connector::{MintOrder, RepeatResponse};
 use crate::kind::{CredentialKind, RemintInput, summary};
@@ -58,7 +58,7 @@ impl<D: LeaseLedger> LeaseDriver<D> {
                 let summary = summary.ending_upstream(open.ends_at);
                 Ok(Some(MintedCredential::new(Vec::new(), summary, made.answer, OutcomeReporter::none())))
             }
-            Ok(Err(e)) => Err(failed(kind, &e.to_string())),
+            Ok(Err(e)) => Err(not_made(kind, &e)),
             Err(_) => Err(failed(kind, &format!("it took longer than {} ms", self.timing().make_ms))),
         }
     }

@@ -131,8 +131,13 @@ impl<D: LeaseLedger> LeaseDriver<D> {
             Some(_) => self.secrets.of(lease).await.map_err(Error::Fault)?,
             None => None,
         };
-        let undo =
-            UndoOrder { id: lease, lease: &there, terms: &named.terms, secret: secret.as_ref().map(|secret| secret.as_slice()) };
+        let undo = UndoOrder {
+            id: lease,
+            lease: &there,
+            terms: &named.terms,
+            cause: None,
+            secret: secret.as_ref().map(|secret| secret.as_slice()),
+        };
         let undone = log.note("revoke it", self.call(&issued.upstream, remote.undo(&undo)).await).is_some();
         let gone = self.call(&issued.upstream, remote.is_gone(&undo)).await;
         let left_ms = named.ends_at.since(self.durable.now());

@@ -208,7 +208,7 @@ impl<D: LeaseLedger> LeaseDriver<D> {
     }
 
     async fn attempt(&self, id: LeaseId, lease: Lease, terms: Arc<str>, cause: UndoCause, given: Option<UndoRequest>) {
-        let order = UndoOrder { id, lease: &lease, terms: &terms, secret: None };
+        let order = UndoOrder { id, lease: &lease, terms: &terms, cause: Some(cause), secret: None };
         match self.undo(&order, cause, given).await {
             Ok(UndoResult::Closed) => {
                 self.forget_secret(id, &lease).await;

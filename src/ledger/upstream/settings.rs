@@ -27,6 +27,8 @@ pub struct SettingsContext<'a> {
     pub audience: Option<&'a str>,
     /// The bounds of a credential's lifetime.
     pub ttl: Option<Ttl>,
+    /// The interval of rotations in seconds; the inner `None`: there is none.
+    pub rotation: Option<Option<u64>>,
 }
 
 /// Reads the section of a kind into JSON, and reports what is wrong with it. Lists in the JSON must grant: an entry less means a right less.

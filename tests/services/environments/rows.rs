@@ -606,7 +606,26 @@ fn upstream() -> Vec<(&'static str, Row)> {
                 call!(upstream::UpstreamApi, disconnect_upstream, t => pb::DisconnectUpstreamRequest { upstream: t.upstream.clone() }),
             ),
         ),
-        ("UpstreamService.PutSecret", NotOperators("this version does not serve it")),
+        (
+            "UpstreamService.PutSecret",
+            Environment(call!(upstream::UpstreamApi, put_secret, t => pb::PutSecretRequest {
+                upstream: t.upstream.clone(),
+                secret: Some(pb::put_secret_request::Secret::Value("a secret".into())),
+                ..Default::default()
+            })),
+        ),
+        (
+            "UpstreamService.ListSecrets",
+            Environment(call!(upstream::UpstreamApi, list_secrets, _t => pb::ListSecretsRequest::default())),
+        ),
+        (
+            "UpstreamService.RemoveSecret",
+            Environment(call!(upstream::UpstreamApi, remove_secret, t => pb::RemoveSecretRequest {
+                upstream: t.upstream.clone(),
+                reason: "a test".into(),
+                ..Default::default()
+            })),
+        ),
         (
             "UpstreamService.ListBindings",
             Environment(call!(upstream::UpstreamApi, list_bindings, _t => pb::ListBindingsRequest::default())),

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from . import _environment, errors  # noqa: F401  # isort: skip
 from ._arguments import arguments_sha256, arguments_sha256_of_json
-from ._ask import Ask, Kind, SubjectToken
+from ._ask import Ask, CredentialRequest, Kind, SubjectToken
 from ._client import Mayfly
 from ._credential import Credential
 from ._issued import (
@@ -60,6 +60,7 @@ __all__ = [
     "Closed",
     "Credential",
     "CredentialAuth",
+    "CredentialRequest",
     "DatabaseLogin",
     "Denied",
     "Fault",

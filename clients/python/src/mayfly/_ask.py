@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, fields
 from typing import Literal, TypedDict, cast
 
 from google.protobuf import duration_pb2
 
 from ._arguments import Json, canonical
 from ._secret import Secret, revealed
-from .errors import FieldViolation, InvalidRequest
+from .errors import FieldViolation, InvalidRequest, of_request
 from .v1 import task_pb2, token_service_pb2, types_pb2
 
 Kind = Literal["jwt", "reference", "x509", "ssh", "postgres", "oauth", "aws", "github", "secret", "mysql", "redis", "federation"]
@@ -204,6 +204,47 @@ def exchange(
             own.kinds.append(kind_of(kind))
         ask.open_task.CopyFrom(own)
     return ask
+
+
+# Most credentials of one call: as many as `mayfly get` and `mayfly exec` ask for at once.
+AT_ONCE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialRequest:
+    """One of the credentials that `Mayfly.credentials` gets in one call. The fields are the arguments of
+    `Mayfly.credential`, except the task, which is that of the call, and `wait_for_approval`: a call for several
+    credentials does not wait for an approval."""
+
+    upstream: str
+    _: KW_ONLY
+    scope: str | Sequence[str]
+    tool: str = ""
+    arguments: Json | None = field(default=None, repr=False)
+    purpose: str = ""
+    kind: Kind | None = None
+    ttl: float | None = None
+    subject_token: SubjectToken | None = None
+    parent: Secret | str | None = field(default=None, repr=False)
+    binding: str = ""
+    authorization_details: str = ""
+    key_binding: Literal["svid"] | bytes | None = None
+    certificate_request: bytes | None = None
+    ssh_public_key: str | None = None
+
+
+def exchanges(requests: Sequence[CredentialRequest], task: str | None) -> list[token_service_pb2.ExchangeRequest]:
+    """The exchanges for several requests. An error names the request that is wrong."""
+    if not 1 <= len(requests) <= AT_ONCE:
+        raise wrong("requests", f"are {len(requests)}; right would be 1 to {AT_ONCE}")
+    asks = []
+    for n, request in enumerate(requests):
+        try:
+            asks.append(exchange(**{f.name: getattr(request, f.name) for f in fields(request)}, task=task))
+        except InvalidRequest as no:
+            of_request(no, request.upstream, f"requests[{n}]")
+            raise
+    return asks
 
 
 # Longest lifetime, including extensions, of a task that a call opens for itself, seconds: the longest that a server allows

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 from . import _ask, _fork, _settings, errors
 from ._arguments import Json
-from ._ask import Ask, Kind, SubjectToken
+from ._ask import Ask, CredentialRequest, Kind, SubjectToken
 from ._connection import ATTEMPT, Connection
 from ._credential import Credential
 from ._identity import POLL, source
@@ -225,6 +225,44 @@ class Mayfly:
         finally:
             held._over = True
             await self._leases.leave(lease)
+
+    @asynccontextmanager
+    async def credentials(
+        self,
+        requests: Sequence[CredentialRequest],
+        *,
+        task: str | Task | None = None,
+        require_task: bool = False,
+    ) -> AsyncIterator[tuple[Credential, ...]]:
+        """Up to eight credentials in one call, released at the end of the scope: all are issued or none. If one is
+        refused, what upstreams had made for the others is undone, and the error's `upstream` names the one that was
+        refused.
+
+        The credentials come in the order of the requests, and are shared, retried and renewed like those of
+        `credential`. A request whose credential is shared already is not sent again. Requests without a task open one
+        each.
+
+        Args:
+            requests: 1 to 8 requests. They may name the same upstream.
+            task: the task of all of them; `None` opens a task for each, which ends with the scope.
+            require_task: a call without `task` is refused, and no task is opened.
+
+        Raises:
+            MayflyError: as `credential`. `ApprovalNeeded` is raised at once: send the same requests again once the
+                approval was given.
+        """
+        self._start()
+        requests = list(requests)
+        named = task.id if isinstance(task, Task) else task
+        asks = _ask.exchanges(requests, required(named) if require_task or self._require_task else named)
+        leases = [await self._leases.take(asks[0])] if len(asks) == 1 else await self._leases.take_all(asks)
+        held = tuple(Credential(self, lease, request.tool) for lease, request in zip(leases, requests, strict=True))
+        try:
+            yield held
+        finally:
+            for one in held:
+                one._over = True
+            await asyncio.gather(*(self._leases.leave(lease) for lease in leases))
 
     @asynccontextmanager
     async def auth(

@@ -21,8 +21,8 @@ class BearerToken:
 
 @dataclass(frozen=True, slots=True)
 class DatabaseLogin:
-    """A login to a database. `server_ca_pem`: roots for verifying the server; empty for those of the system. `plaintext`: the server takes no
-    TLS, as only one on the host of mayfly may."""
+    """A login to a database. `server_ca_pem`: roots for verifying the server; empty for those of the system. `plaintext`:
+    the server takes no TLS, as only one on the host of mayfly may."""
 
     host: str
     port: int

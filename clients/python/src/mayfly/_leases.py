@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from . import _clock, errors
 from ._ask import DEFAULT_TTL, duration, request_id
@@ -22,6 +23,8 @@ from ._stream import Streams
 from .v1 import task_service_pb2, task_service_pb2_grpc, token_service_pb2, token_service_pb2_grpc
 
 log = logging.getLogger("mayfly")
+
+T = TypeVar("T")
 
 # How long the end of a scope waits for releasing, seconds. After that, releasing continues in the background for as
 # long as a call may take.
@@ -38,14 +41,20 @@ KEPT = 1000
 # moment later, gets its full lifetime. Policy counts whole seconds, so a policy that allows the lifetime allows this
 # too.
 AHEAD = 0.5
+# How often a request waits for an equal one that is in progress, and then looks again, before it is sent anyway.
+ROUNDS = 3
 
 
 class Lease:
     """One credential, in progress or issued, and the number of its holders."""
 
-    def __init__(self, exchange: Callable[[], Awaitable[Issued]], inline: bool, ttl: float | None) -> None:
+    def __init__(
+        self, exchange: Callable[[], Awaitable[Issued]], inline: bool, ttl: float | None, *, in_batch: bool = False
+    ) -> None:
         self.holders = 0
         self.inline = inline
+        self.in_batch = in_batch
+        """Exchanged together with others: it also fails when another of them is refused."""
         self.ttl = ttl
         """The requested lifetime, seconds; `None`: no particular one."""
         self.ids: list[str] = []
@@ -105,26 +114,67 @@ class Leases:
         Raises:
             MayflyError: why there is none.
         """
-        lease = await self._find(ask)
+        for _ in range(ROUNDS):
+            lease = self._join(await self._find(ask))
+            try:
+                await self._wait([lease])
+                return lease
+            except Exception:
+                # What refused a batch may be another request of the batch, so this one is made again.
+                if not lease.in_batch or self._closed:
+                    raise
+        lease = self._join(self._begin(ask))
+        await self._wait([lease])
+        return lease
+
+    async def take_all(self, asks: Sequence[token_service_pb2.ExchangeRequest]) -> list[Lease]:
+        """Credentials for all requests, in their order, or none. Shared ones are used where they exist; all others are
+        exchanged in one call, and are shared afterwards.
+
+        Raises:
+            MayflyError: why there are none.
+        """
+        keys = [await self._key(ask) for ask in asks]
+        for _ in range(ROUNDS):
+            found = [self._shared.get(key) for key in keys if key is not None]
+            under_way = [lease.task for lease in found if lease is not None and not lease.task.done()]
+            if not under_way:
+                break
+            # Whatever becomes of them: nothing is begun yet that could be refused with them.
+            await asyncio.wait(under_way)
+        if self._closed:
+            raise errors.Closed("the client was closed")
+        leases = self._begin_all(asks, keys)
+        await self._wait(leases)
+        return leases
+
+    def _join(self, lease: Lease) -> Lease:
+        """Adds one holder."""
         lease.holders += 1
         if lease.linger is not None:
             lease.linger.cancel()
             lease.linger = None
+        return lease
+
+    async def _wait(self, leases: Sequence[Lease]) -> None:
+        """Waits until all leases that the caller joined are issued. If one is not, the caller leaves all of them."""
         try:
-            # A cancelled caller leaves; the others continue to wait.
-            await asyncio.shield(lease.task)
+            for lease in leases:
+                # A cancelled caller leaves; the others continue to wait.
+                await asyncio.shield(lease.task)
             if self._closed:
                 raise errors.Closed("the client was closed while this waited")
         except asyncio.CancelledError:
-            self._leave(lease)
+            for lease in leases:
+                self._leave(lease)
             me = asyncio.current_task()
-            if lease.task.cancelled() and not (me and me.cancelling()):
+            if any(lease.task.cancelled() for lease in leases) and not (me and me.cancelling()):
                 raise errors.Closed("the client was closed while this waited") from None
             raise
         except BaseException:
-            self._leave(lease)
+            for lease in leases:
+                self._leave(lease)
             raise
-        return lease
 
     async def _find(self, ask: token_service_pb2.ExchangeRequest) -> Lease:
         key = await self._key(ask)
@@ -135,13 +185,43 @@ class Leases:
         lease = self._shared.get(key)
         if lease is not None and lease.fresh:
             return lease
-        if lease is not None:
-            self._forget(lease)
+        lease = self._begin(ask)
+        self._share(key, lease)
+        return lease
+
+    def _share(self, key: bytes, lease: Lease) -> None:
+        before = self._shared.get(key)
+        if before is not None:
+            self._forget(before)
         if len(self._shared) >= KEPT:
             self._forget(next(iter(self._shared.values())))
-        lease = self._shared[key] = self._begin(ask)
+        self._shared[key] = lease
         lease.key = key
-        return lease
+
+    def _begin_all(self, asks: Sequence[token_service_pb2.ExchangeRequest], keys: Sequence[bytes | None]) -> list[Lease]:
+        """One lease for each request, joined. Equal requests have the same one, except where they may not share."""
+        leases: dict[int, Lease] = {}
+        fresh: list[int] = []
+        first: dict[bytes, int] = {}
+        for n, key in enumerate(keys):
+            if key is not None and key in first:
+                continue
+            known = None
+            if key is not None:
+                first[key], known = n, self._shared.get(key)
+            if known is not None and known.task.done() and known.fresh:
+                leases[n] = known
+            else:
+                fresh.append(n)
+        if fresh:
+            batch = asyncio.create_task(self._exchange_all([asks[n] for n in fresh]), name="mayfly-exchange")
+            for place, n in enumerate(fresh):
+                leases[n] = self._lease(asks[n], functools.partial(_nth, batch, place), in_batch=True)
+        every = [self._join(leases[n if key is None else first[key]]) for n, key in enumerate(keys)]
+        for n in fresh:
+            if (key := keys[n]) is not None:
+                self._share(key, leases[n])
+        return every
 
     async def _key(self, ask: token_service_pb2.ExchangeRequest) -> bytes | None:
         """The key that equal requests share; `None` for a request that is not shared. A digest, so that no token is
@@ -155,26 +235,63 @@ class Leases:
         return hashlib.sha256(said).digest()
 
     def _begin(self, ask: token_service_pb2.ExchangeRequest) -> Lease:
-        ask.request_id = request_id()
+        return self._lease(ask, lambda: self._fitted([ask], lambda: self._exchanged(ask)))
+
+    def _lease(
+        self, ask: token_service_pb2.ExchangeRequest, exchange: Callable[[], Awaitable[Issued]], *, in_batch: bool = False
+    ) -> Lease:
         ttl = errors.seconds(ask.ttl) if ask.HasField("ttl") else None
-        lease = Lease(lambda: self._exchange(ask), ask.WhichOneof("task") == "open_task", ttl)
+        lease = Lease(exchange, ask.WhichOneof("task") == "open_task", ttl, in_batch=in_batch)
         self._all.add(lease)
         lease.task.add_done_callback(lambda _: self._arrived(lease))
         return lease
 
-    async def _exchange(self, ask: token_service_pb2.ExchangeRequest) -> Issued:
-        if ask.open_task.HasField("max_ttl") and not self._extensible:
-            ask.open_task.ClearField("max_ttl")
+    async def _fitted(self, asks: Sequence[token_service_pb2.ExchangeRequest], exchange: Callable[[], Awaitable[T]]) -> T:
+        """Exchanges with tasks that can be extended, where the server allows tasks to live that long."""
+
+        def fit() -> None:
+            for ask in asks:
+                ask.request_id = request_id()
+                if ask.open_task.HasField("max_ttl") and not self._extensible:
+                    ask.open_task.ClearField("max_ttl")
+
+        fit()
         try:
-            return await self._exchanged(ask)
+            return await exchange()
         except errors.InvalidRequest as no:
             # The server's longest task lifetime is shorter than requested: open the task with the credential's lifetime instead.
-            if not ask.open_task.HasField("max_ttl") or not any(v.field.endswith("max_ttl") for v in no.field_violations):
+            extensible = any(ask.open_task.HasField("max_ttl") for ask in asks)
+            if not extensible or not any(v.field.endswith("max_ttl") for v in no.field_violations):
                 raise
             self._extensible = False
-            ask.open_task.ClearField("max_ttl")
-            ask.request_id = request_id()
-            return await self._exchanged(ask)
+            fit()
+            return await exchange()
+
+    async def _exchange_all(self, asks: Sequence[token_service_pb2.ExchangeRequest]) -> list[Issued]:
+        return await self._fitted(asks, lambda: self._exchanged_all(asks))
+
+    async def _exchanged_all(self, asks: Sequence[token_service_pb2.ExchangeRequest]) -> list[Issued]:
+        batch = token_service_pb2.BatchExchangeRequest(exchanges=asks, all_or_nothing=True)
+        stub = token_service_pb2_grpc.TokenServiceStub
+        try:
+            # The request ids are kept on a retry, so a repeat is answered with the same credentials.
+            results = (await self._connection.unary(stub, "BatchExchange", batch, self._timeout, ATTEMPT)).results
+        except errors.MayflyError as no:
+            errors.name_upstream(no, [ask.upstream for ask in asks])
+            raise
+        try:
+            if len(results) != len(asks) or any(one.WhichOneof("result") != "issued" for one in results):
+                raise errors.Fault("the server answered a batch without a credential for each of its exchanges")
+            every = [issued(one.issued) for one in results]
+        except Exception:
+            # All or none also where this client does not understand one of them.
+            for one, ask in zip(results, asks, strict=False):
+                if one.WhichOneof("result") == "issued":
+                    own = ask.WhichOneof("task") == "open_task"
+                    await self._end(own, one.issued.task_id, [one.issued.credential_id])
+            raise
+        self.exchanges += len(every)
+        return every
 
     async def _exchanged(self, ask: token_service_pb2.ExchangeRequest) -> Issued:
         waits = ask.wait_for_approval.seconds + ask.wait_for_approval.nanos / 1e9
@@ -280,14 +397,19 @@ class Leases:
     async def _return(self, lease: Lease) -> None:
         if lease.issued is None or (lease.left <= 0 and not lease.inline):
             return
+        # Releasing the first credential of a line ends its renewals; where the first one is over, the last one must be
+        # released itself.
+        await self._end(lease.inline, lease.issued.task_id, dict.fromkeys((lease.ids[0], lease.ids[-1])))
+
+    async def _end(self, own_task: bool, task_id: str, credentials: Iterable[str]) -> None:
+        """Completes a task that was opened for a credential, or else releases the credentials."""
+        credential = ""
         try:
-            if lease.inline:
-                done = task_service_pb2.CompleteTaskRequest(task_id=lease.issued.task_id)
+            if own_task:
+                done = task_service_pb2.CompleteTaskRequest(task_id=task_id)
                 await self._connection.unary(task_service_pb2_grpc.TaskServiceStub, "CompleteTask", done, self._timeout)
             else:
-                # Releasing the first credential of a line ends its renewals; where the first one is over, the last one
-                # must be released itself.
-                for credential in dict.fromkeys((lease.ids[0], lease.ids[-1])):
+                for credential in credentials:
                     with contextlib.suppress(errors.NotActive, errors.NotFound):
                         ask = token_service_pb2.ReleaseRequest(credential_id=credential)
                         await self._connection.unary(token_service_pb2_grpc.TokenServiceStub, "Release", ask, self._timeout)
@@ -295,7 +417,7 @@ class Leases:
             # The credential has ended already: expired, with its task, or by a revocation.
             return
         except errors.MayflyError as wrong:
-            log.warning("%s was not given back and ends by its time: %s", lease.ids[-1], wrong)
+            log.warning("%s was not given back and ends by its time: %s", credential or task_id, wrong)
 
     def doubt(self, lease: Lease) -> None:
         """An upstream refused the credential, perhaps because it was revoked: it is not handed out again, and the next
@@ -330,3 +452,7 @@ class Leases:
         waits = [lease.given_back for lease in self._all if lease.given_back is not None]
         if waits:
             await asyncio.wait(waits, timeout=self._timeout)
+
+
+async def _nth(batch: asyncio.Task[list[Issued]], place: int) -> Issued:
+    return (await batch)[place]

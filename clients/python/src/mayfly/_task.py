@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Unpack
 
 from . import errors
-from ._ask import Ask
+from ._ask import Ask, CredentialRequest
 from ._credential import Credential
 from .v1 import task_pb2, task_service_pb2, task_service_pb2_grpc
 
@@ -51,6 +51,10 @@ class Task:
     ) -> AbstractAsyncContextManager[Credential]:
         """`Mayfly.credential` in this task."""
         return self._mayfly.credential(upstream, scope=scope, task=self.id, **ask)
+
+    def credentials(self, requests: Sequence[CredentialRequest]) -> AbstractAsyncContextManager[tuple[Credential, ...]]:
+        """`Mayfly.credentials` in this task."""
+        return self._mayfly.credentials(requests, task=self.id)
 
     def auth(
         self, upstream: str, *, scope: str | Sequence[str], url: str | None = None, **ask: Unpack[Ask]

@@ -6,6 +6,8 @@ and the command for it. No message contains a token, a key or an argument.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +44,7 @@ class MayflyError(Exception):
         approval_id: the pending approval. Empty except for `ApprovalNeeded`.
         field_violations: the invalid fields.
         retry_after: seconds until a retry may succeed; `None` where the server does not say.
+        upstream: of several credentials asked for at once, the upstream of the one that was refused. Empty otherwise.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class MayflyError(Exception):
         self.approval_id = approval_id
         self.field_violations = field_violations
         self.retry_after = retry_after
+        self.upstream = ""
 
     def __str__(self) -> str:
         text = f"{self.reason}: {self.message}" if self.reason else self.message
@@ -188,6 +192,36 @@ def from_problem(problem: types_pb2.Problem) -> MayflyError:
         field_violations=fields,
         retry_after=after,
     )
+
+
+# The name that the server gives to an exchange of a batch.
+_PLACE = re.compile(r"exchanges\[(\d{1,3})\]")
+
+
+def name_upstream(error: MayflyError, upstreams: Sequence[str]) -> None:
+    """Names the upstream where the server named the place of its exchange in the batch."""
+    said = (error.message, *(v.field for v in error.field_violations))
+    place = next((found for found in map(_PLACE.match, said) if found), None)
+    if place is None or int(place[1]) >= len(upstreams):
+        return
+    error.upstream = upstreams[int(place[1])]
+
+    def named(text: str) -> str:
+        return error.upstream + text[place.end() :] if text.startswith(place[0]) else text
+
+    _reword(error, named(error.message), [named(v.field) for v in error.field_violations])
+
+
+def of_request(error: MayflyError, upstream: str, place: str) -> None:
+    """Says to which of several requests an error belongs that was found before anything was sent."""
+    name, error.upstream = upstream or place, upstream
+    _reword(error, f"{name}: {error.message}", [f"{name}.{v.field}" for v in error.field_violations])
+
+
+def _reword(error: MayflyError, message: str, fields: Sequence[str]) -> None:
+    error.message, error.args = message, (message,)
+    renamed = zip(fields, error.field_violations, strict=True)
+    error.field_violations = tuple(FieldViolation(name, v.description) for name, v in renamed)
 
 
 def from_rpc(error: grpc.aio.AioRpcError) -> MayflyError:
