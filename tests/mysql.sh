@@ -19,8 +19,8 @@ else
     alone() { env -i PATH=/usr/bin:/usr/sbin:/bin LC_ALL=C.UTF-8 "$@"; }
     install -d -m 700 "$work/db"
 fi
-server=
-stop() { [ -z "$server" ] || kill -KILL "$server" 2>/dev/null || true; }
+# The server is a child of what runs it as another user, so it is found by its own file.
+stop() { [ ! -s "$work/db/pid" ] || kill -KILL "$(cat "$work/db/pid")" 2>/dev/null || true; }
 trap 'stop; end' EXIT
 for db_port in $(shuf -n 20 -i 20000-32000); do
     if ! (exec 3<>"/dev/tcp/127.0.0.1/$db_port") 2>/dev/null; then break; fi
@@ -29,7 +29,7 @@ check "a database server" 0 alone mariadb-install-db --no-defaults --datadir="$w
 alone mariadbd --no-defaults --datadir="$work/db/data" --port="$db_port" --bind-address=127.0.0.1 --socket="$work/db/socket" \
     --pid-file="$work/db/pid" --skip-name-resolve --general-log --general-log-file="$work/db/statements" --log-error="$work/db/errors" \
     </dev/null >/dev/null 2>&1 &
-server=$!
+disown
 sql() { mariadb --no-defaults -N -B -h 127.0.0.1 -P "$db_port" -u root "$@"; }
 for _ in $(seq 200); do sql -e 'SELECT 1' >/dev/null 2>&1 && break || sleep 0.1; done
 sql -e "CREATE DATABASE orders; CREATE TABLE orders.orders (id int PRIMARY KEY, what text); INSERT INTO orders.orders VALUES (17, 'a lamp')"

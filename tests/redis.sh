@@ -11,7 +11,7 @@ if ! command -v redis-server >/dev/null; then
     exit 0
 fi
 server=
-stop() { [ -z "$server" ] || kill -KILL "$server" 2>/dev/null || true; }
+stop() { [ -z "$server" ] || { kill -KILL "$server" && wait "$server"; } 2>/dev/null || true; }
 trap 'stop; end' EXIT
 for db_port in $(shuf -n 20 -i 20000-32000); do
     if ! (exec 3<>"/dev/tcp/127.0.0.1/$db_port") 2>/dev/null; then break; fi

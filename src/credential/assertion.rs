@@ -163,7 +163,7 @@ mod tests {
             };
             let token = issuer.sign(&key, &claims).unwrap().into_text();
             let (text, algorithms) = jwks_of_path(&log.state.keys, PATH).unwrap();
-            assert_eq!(algorithms, [algorithm.into()]);
+            assert_eq!(algorithms, [Box::<str>::from(algorithm)]);
             let set: JwkSet = serde_json::from_str(&text).unwrap();
             let header = jsonwebtoken::decode_header(&token).unwrap();
             assert_eq!((header.typ.as_deref(), header.alg), (Some("JWT"), name));

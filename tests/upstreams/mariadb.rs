@@ -61,7 +61,7 @@ impl MariaDb {
             "[mariadbd]\ndatadir={at}/data\nport={port}\nbind-address=127.0.0.1\nsocket={at}/socket\npid-file={at}/pid\n\
              skip-name-resolve\nssl-cert={at}/data/server.crt\nssl-key={at}/data/server.key\ngeneral-log\n\
              general-log-file={at}/statements\nlog-error={at}/errors\nevent-scheduler=ON\nmax-connections=200\n\
-             innodb-flush-log-at-trx-commit=0\ninnodb-buffer-pool-size=32M\nslow-query-log\nslow-query-log-file={at}/slow\nlog-bin={at}/data/bin\n"
+             innodb-flush-log-at-trx-commit=0\ninnodb-buffer-pool-size=32M\nslow-query-log\nslow-query-log-file={at}/slow\nlog-bin-trust-function-creators\nlog-bin={at}/data/bin\n"
         );
         std::fs::write(dir.join("my.cnf"), config).unwrap();
         let mut keeper = Command::new("/bin/sh");
@@ -180,8 +180,8 @@ impl Killed for MariaDb {
         ("CREATE USER", When::Before),
         // The user exists, and is locked.
         ("CREATE USER", When::After),
-        ("GRANT SELECT ON", When::Before),
-        ("GRANT SELECT, INSERT", When::After),
+        ("GRANT SELECT, INSERT, UPDATE", When::Before),
+        ("GRANT SELECT, INSERT, CREATE", When::After),
         // On its way: the user is unlocked when the server is dead.
         ("ALTER USER", When::Before),
         // Unlocked, but not answered.

@@ -188,5 +188,5 @@ pub const REDIS_SESSIONS_LOOK_MS: u64 = 50;
 pub const REDIS_SESSIONS_LOOKS: u32 = 40;
 /// Longest name of mayfly's own user at Redis, bytes. Redis has no limit; nobody types more.
 pub const REDIS_USER_BYTES: usize = 128;
-/// Longest name of a command or pattern of keys or channels in a registration, bytes.
+/// Longest name of a command, or pattern of keys or channels, in a registration, bytes. As long as names are elsewhere (`NAME_BYTES`).
 pub const REDIS_RULE_BYTES: usize = 256;
