@@ -15,7 +15,7 @@ use mayfly_base::system::System;
 use mayfly_ledger::record::{Author, CredentialIssued, LeaseEnd, Record};
 use mayfly_ledger::state::Lease;
 use mayfly_ledger::upstream::registry::Upstream;
-use mayfly_verify::seq::{CredentialId, LeaseId, TaskId};
+use mayfly_verify::seq::{CredentialId, LeaseId, Millis, TaskId};
 
 /// How long the credential of a test lives if nothing undoes it, milliseconds.
 const TRIAL_MS: u64 = 60_000;
@@ -61,19 +61,7 @@ impl<D: LeaseLedger> LeaseDriver<D> {
         // No task: a test is nobody's work.
         let task = TaskId::from_bytes(self.system.random16());
         let now = self.durable.now();
-        let issued = CredentialIssued {
-            credential: credential.as_bytes().to_vec(),
-            lease: lease.as_bytes().to_vec(),
-            task: task.as_bytes().to_vec(),
-            kind: trial.kind.number(),
-            upstream: upstream.name.clone(),
-            upstream_version: trial.version,
-            scopes: trial.scopes.clone(),
-            environment: upstream.environment.clone(),
-            issued_at: now.0,
-            expires_at: now.plus(TRIAL_MS).0,
-            ..CredentialIssued::default()
-        };
+        let issued = issuance(&trial, credential, lease, task, now);
         let order = MintOrder {
             credential,
             lease,
@@ -194,5 +182,22 @@ impl StepLog<'_> {
         };
         self.steps.push(TrialStep { name: name.into(), problem, took_ms });
         value
+    }
+}
+
+/// The issuance record of a trial. It is never committed.
+fn issuance(trial: &Trial<'_>, credential: CredentialId, lease: LeaseId, task: TaskId, now: Millis) -> CredentialIssued {
+    CredentialIssued {
+        credential: credential.as_bytes().to_vec(),
+        lease: lease.as_bytes().to_vec(),
+        task: task.as_bytes().to_vec(),
+        kind: trial.kind.number(),
+        upstream: trial.upstream.name.clone(),
+        upstream_version: trial.version,
+        scopes: trial.scopes.clone(),
+        environment: trial.upstream.environment.clone(),
+        issued_at: now.0,
+        expires_at: now.plus(TRIAL_MS).0,
+        ..CredentialIssued::default()
     }
 }

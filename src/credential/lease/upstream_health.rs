@@ -148,13 +148,13 @@ impl UpstreamHealth {
     /// All upstreams that were called since the start.
     pub fn rows(&self) -> Vec<UpstreamHealthRow> {
         let all = self.all.lock();
-        let row = |(upstream, health): (&Box<str>, &Health)| UpstreamHealthRow {
+        let rows = all.iter().map(|(upstream, health)| UpstreamHealthRow {
             upstream: upstream.to_string(),
             open: health.open.is_some(),
             last: health.last.clone(),
             counts: health.counts.iter().map(|((call, outcome), n)| (call.as_str(), outcome.as_str(), *n)).collect(),
-        };
-        all.iter().map(row).collect()
+        });
+        rows.collect()
     }
 }
 

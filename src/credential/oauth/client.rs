@@ -231,7 +231,7 @@ impl OauthSession {
                 ]);
                 Ok(request.form(&form))
             }
-            (ClientAuth::TlsClientAuth | ClientAuth::None, _) => {
+            (ClientAuth::MutualTls | ClientAuth::None, _) => {
                 form.push(("client_id", id, false));
                 Ok(request.form(&form))
             }
@@ -390,7 +390,7 @@ fn read_secret(
         ClientAuth::None => Ok((ClientSecret::None, tls)),
         ClientAuth::ClientSecretBasic | ClientAuth::ClientSecretPost => Ok((ClientSecret::Secret(one("client_secret")?), tls)),
         ClientAuth::PrivateKeyJwt => Ok((ClientSecret::Key(one("private_key")?), tls)),
-        ClientAuth::TlsClientAuth => {
+        ClientAuth::MutualTls => {
             let both = read(&["certificate", "private_key"])?;
             let [certificate, key] = both.as_slice() else { return Err(format!("{upstream}.toml has not both secrets")) };
             let wrong = |what: &str| format!("{upstream}.toml: {what}");

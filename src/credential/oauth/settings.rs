@@ -48,7 +48,8 @@ pub enum ClientAuth {
     /// A signed assertion (RFC 7523, section 2.2).
     PrivateKeyJwt,
     /// A client certificate (RFC 8705, section 2.1).
-    TlsClientAuth,
+    #[serde(rename = "tls_client_auth")]
+    MutualTls,
     /// A public client, which has no secret: for a grant that is a proof by itself.
     None,
 }
@@ -57,7 +58,7 @@ const CLIENT_AUTH: &[(&str, ClientAuth)] = &[
     ("client_secret_basic", ClientAuth::ClientSecretBasic),
     ("client_secret_post", ClientAuth::ClientSecretPost),
     ("private_key_jwt", ClientAuth::PrivateKeyJwt),
-    ("tls_client_auth", ClientAuth::TlsClientAuth),
+    ("tls_client_auth", ClientAuth::MutualTls),
     ("none", ClientAuth::None),
 ];
 
@@ -224,7 +225,7 @@ pub fn read(section: &Section<'_>, around: &SettingsContext<'_>) -> Option<Value
     let probe = optional(section, "probe", probe);
     let scope_list = |key| optional(section, key, |f| each(f, 0, scope_name)).map(Option::unwrap_or_default);
     let (also_granted, sign_in_scopes) = (scope_list("also_granted"), scope_list("sign_in_scopes"));
-    let authorize = optional(section, "authorize", |f| f.inside(|s| parameters(&s))).map(Option::unwrap_or_default);
+    let authorize = optional(section, "authorize", |f| f.inside(parameters)).map(Option::unwrap_or_default);
     let idle_limit =
         optional(section, "idle_limit", |f| duration(f, limits::OAUTH_IDLE_LIMIT_LEAST_MS, limits::OAUTH_IDLE_LIMIT_MOST_MS));
     let subject_token_type = optional(section, "subject_token_type", |f| f.text(limits::OAUTH_URL_BYTES));
