@@ -29,7 +29,9 @@ use super::shares::{Holder, Network};
 use super::write_coalescing::CoalescedOutput;
 use mayfly_authority::authority::Authority;
 use mayfly_base::limits;
+use mayfly_credential::keyring::jwks_of_path;
 use mayfly_identity::sha256;
+use mayfly_ledger::record::federation_path;
 
 /// Renders the JWK set of an environment from the durable state.
 pub type JwksRenderer = fn(&mayfly_ledger::State, &str) -> String;
@@ -66,6 +68,8 @@ pub fn router(published: Published) -> Router {
         .route("/healthz", get(health))
         .route(&format!("{base}/{{environment}}/jwks.json"), get(jwks))
         .route(&format!("/.well-known/oauth-authorization-server{base}/{{environment}}"), get(discovery))
+        .route(&format!("{base}/{{environment}}/upstreams/{{upstream}}/jwks.json"), get(assertion_jwks))
+        .route(&format!("{base}/{{environment}}/upstreams/{{upstream}}/.well-known/openid-configuration"), get(openid_discovery))
         .merge(super::people::router(base))
         .with_state(published)
 }
@@ -108,6 +112,53 @@ async fn discovery(State(published): State<Published>, Path(environment): Path<S
         "jwks_uri": format!("{issuer}/jwks.json"),
         "response_types_supported": [],
         "grant_types_supported": [],
+    });
+    cacheable(document.to_string(), "application/json", &asked)
+}
+
+/// The keys of an upstream's assertions, and their algorithms; an answer of its own where there are none.
+async fn assertion_keys(
+    published: &Published,
+    (environment, upstream): (&str, &str),
+) -> Result<(String, Vec<Box<str>>), Response> {
+    let path = federation_path(environment, upstream).filter(|_| published.serves(environment)).ok_or_else(missing)?;
+    match published.authority.ledger.settled(|state| jwks_of_path(&state.keys, &path)).await {
+        Ok(found) => found.ok_or_else(missing),
+        Err(_) => Err((StatusCode::SERVICE_UNAVAILABLE, "try again\n").into_response()),
+    }
+}
+
+/// The JWK set of the issuer of an upstream's assertions.
+async fn assertion_jwks(
+    State(published): State<Published>,
+    Path((environment, upstream)): Path<(String, String)>,
+    asked: HeaderMap,
+) -> Response {
+    match assertion_keys(&published, (&environment, &upstream)).await {
+        Ok((document, _)) => cacheable(document, "application/json", &asked),
+        Err(answer) => answer,
+    }
+}
+
+/// OpenID Connect Discovery 1.0, section 4, for the issuer of an upstream's assertions. Like the issuer of a Kubernetes cluster it has no
+/// authorization endpoint, since nobody signs in there.
+async fn openid_discovery(
+    State(published): State<Published>,
+    Path((environment, upstream)): Path<(String, String)>,
+    asked: HeaderMap,
+) -> Response {
+    let algorithms = match assertion_keys(&published, (&environment, &upstream)).await {
+        Ok((_, algorithms)) => algorithms,
+        Err(answer) => return answer,
+    };
+    let issuer = format!("{}/{environment}/upstreams/{upstream}", published.issuer);
+    let document = serde_json::json!({
+        "issuer": issuer,
+        "jwks_uri": format!("{issuer}/jwks.json"),
+        "response_types_supported": ["id_token"],
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": algorithms,
+        "claims_supported": ["iss", "sub", "aud", "iat", "nbf", "exp", "jti", "scope", "environment", "upstream"],
     });
     cacheable(document.to_string(), "application/json", &asked)
 }

@@ -21,6 +21,7 @@ use crate::metrics::handshakes::HandshakeMetrics;
 use crate::people::attestation::CiLoginCache;
 use crate::people::oidc_issuers::Issuers;
 use crate::revocation::feed::{Feed, Followers};
+use crate::secrets::SecretRotations;
 use crate::source_health::{SourceHealth, SourceKind, SourceState};
 use crate::tasks::heartbeats::Heartbeats;
 use crate::trust::own_domain::OwnDomain;
@@ -30,7 +31,8 @@ use mayfly_base::refusal::Fault;
 use mayfly_base::system::System;
 use mayfly_base::trace::{self, Tracer};
 use mayfly_credential::keyring::{Keyring, Sealer};
-use mayfly_credential::lease::{ConnectorSettings, LeaseDriver, ReplicaLedger};
+use mayfly_credential::lease::{ConnectorSettings, LeaseDriver, ReplicaLedger, UndoSecrets};
+use mayfly_credential::sign_in::UpstreamConnection;
 use mayfly_credential::status_list::StatusListAllocator;
 use mayfly_identity::bundle::Bundles;
 use mayfly_ledger::record::{Event, Record, RecordedTarget};
@@ -110,6 +112,8 @@ pub struct Authority {
     pub webhooks: OnceLock<Box<dyn crate::webhook::WebhookSenders>>,
     /// The differences between the files of policies and registrations and the ledger, which is authoritative.
     pub drift: ArcSwap<Vec<String>>,
+    /// The grants of people at authorization servers, as of the last look.
+    pub(crate) connections: ArcSwap<Vec<UpstreamConnection>>,
     /// Calls by method and code.
     pub call_metrics: Arc<CallMetrics>,
     /// Exchanges by environment, upstream and outcome.
@@ -126,6 +130,8 @@ pub struct Authority {
     pub(crate) changing: Mutex<()>,
     /// Notified when a signing key is revoked, so that another key takes its place at once.
     pub key_revoked: Notify,
+    /// The rotation of static secrets.
+    pub rotations: SecretRotations,
     /// The start of this process by the wall clock and by the monotonic clock.
     pub began: (Millis, u64),
 }
@@ -220,7 +226,11 @@ impl Authority {
         let over = Arc::new(ReplicaLedger::new(ledger.clone(), parts.system.clone()));
         let tracer = Tracer::new(parts.traced, parts.system.clone());
         let keyring = Arc::new(Keyring::default());
-        let leases = LeaseDriver::new(over, parts.connectors, keyring.clone(), parts.system.clone());
+        let leases = {
+            let of_store = ledger.clone();
+            let secrets = UndoSecrets::new(move || of_store.store(), parts.sealer.clone());
+            LeaseDriver::new(over, parts.connectors, (keyring.clone(), secrets), parts.system.clone())
+        };
         let authority = Arc::new(Authority {
             ledger,
             catalog: Catalog::new(&parts.decider.issuer),
@@ -256,6 +266,7 @@ impl Authority {
             tracer,
             webhooks: OnceLock::new(),
             drift: ArcSwap::default(),
+            connections: ArcSwap::default(),
             call_metrics: Arc::default(),
             exchange_metrics: ExchangeMetrics::default(),
             refused_handshakes: Arc::default(),
@@ -264,11 +275,14 @@ impl Authority {
             readers: Arc::new(Semaphore::new(limits::READERS)),
             changing: Mutex::new(()),
             key_revoked: Notify::new(),
+            rotations: SecretRotations::default(),
             began,
         });
         authority.ledger.peek(|state| authority.compile(state));
         authority.load_keys()?;
         authority.load_bundles()?;
+        let vault: std::sync::Weak<Authority> = Arc::downgrade(&authority);
+        authority.leases.vault().fill(vault);
         let weak = Arc::downgrade(&authority);
         authority.ledger.observe(move |batch| {
             if let Some(authority) = weak.upgrade() {

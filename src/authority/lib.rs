@@ -16,6 +16,7 @@ pub mod people;
 mod redecide;
 pub mod registry;
 pub mod revocation;
+pub mod secrets;
 pub mod source_health;
 pub mod tasks;
 pub mod trust;

@@ -208,6 +208,11 @@ pub fn salt16() -> [u8; 16] {
     out
 }
 
+/// aws-lc's generator, for its functions that sign.
+pub fn signing_random() -> aws_lc_rs::rand::SystemRandom {
+    aws_lc_rs::rand::SystemRandom::new()
+}
+
 /// Fills a buffer with random bytes. aws-lc aborts the process rather than return bad randomness, so this does not fail.
 fn fill(out: &mut [u8]) {
     if aws_lc_rs::rand::fill(out).is_err() {

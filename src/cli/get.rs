@@ -383,6 +383,13 @@ fn print_issued(run: &CommandContext, issued: &IssuedView) {
     if issued.irrevocable {
         run.out.say("it cannot be revoked before it ends; the upstream's registration consented to that");
     }
+    if let Some(end) = time(issued.upstream_ends_at) {
+        let what = match issued.irrevocable {
+            true => "the upstream accepts it until",
+            false => "mayfly ends it at the upstream, which would accept it until",
+        };
+        run.out.say(format_args!("{what} {end} at the latest: the upstream gives no shorter life"));
+    }
 }
 
 #[cfg(test)]

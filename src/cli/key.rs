@@ -54,11 +54,14 @@ pub struct RotateArgs {
     #[arg(long, value_parser = wire_word!(pb::KeyPurpose, "KEY_PURPOSE_"), default_value = "access_token")]
     purpose: pb::KeyPurpose,
     /// Issuer whose tokens the key signs
-    #[arg(long, value_name = "URL", required_unless_present = "environment")]
+    #[arg(long, value_name = "URL", required_unless_present_any = ["environment", "upstream"])]
     issuer: Option<String>,
     /// Environment, if no issuer names it
     #[arg(long, value_name = "NAME", conflicts_with = "issuer")]
     environment: Option<String>,
+    /// Upstream whose assertions the key signs, for purpose federation
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["issuer", "environment"])]
+    upstream: Option<String>,
     /// Time between publishing the key and signing with it; 0s signs at once [default: as long as verifiers may cache the old key set]
     #[arg(long, value_name = "DURATION", value_parser = args::duration)]
     publish_ahead: Option<Duration>,
@@ -146,6 +149,7 @@ async fn rotate(args: RotateArgs, run: &CommandContext, server: &ApiClient) -> R
         publish_ahead: args.publish_ahead.map(wire_duration),
         request_id: run.request_id(&args.request_id),
         environment: args.environment.unwrap_or_default(),
+        upstream: args.upstream.unwrap_or_default(),
     };
     let answer = server.call(request, |c, q| async move { KeyServiceClient::new(c).rotate_key(q).await }).await?;
     if let Some(from) = time(answer.key.as_ref().and_then(|k| k.active_from)) {

@@ -3,7 +3,6 @@
 use clap::{Args, Subcommand};
 
 use super::CommandContext;
-use super::args::wire_word;
 use super::error::CliError;
 use super::exit::Exit;
 use super::list::{self, ListArgs};
@@ -16,6 +15,8 @@ use mayfly_verify::seq::LeaseId;
 pub enum LeaseCommand {
     /// List open leases, with the upstream's answer to the latest attempt to remove each
     List(ListLeasesArgs),
+    /// Show an open lease: its age, the last error and the next attempt
+    Show(ShowLeaseArgs),
     /// Retry removing a lease's object at once, ahead of the schedule
     Retry(RetryArgs),
     /// Stop trying to remove a lease's object; an operator has to clean it up at the upstream
@@ -28,11 +29,40 @@ pub struct ListLeasesArgs {
     /// Only leases of this upstream
     #[arg(long, value_name = "NAME")]
     upstream: Option<String>,
-    /// Only leases in this state: live or pending
-    #[arg(long, value_parser = wire_word!(pb::UpstreamState, "UPSTREAM_STATE_"))]
-    state: Option<pb::UpstreamState>,
+    /// Only leases in this state
+    #[arg(long, value_enum, value_name = "STATE")]
+    state: Option<LeaseState>,
     #[command(flatten)]
     list: ListArgs,
+}
+
+/// The state of an open lease.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+enum LeaseState {
+    /// Of a live credential
+    Live,
+    /// To be undone
+    Pending,
+    /// Of a credential that is being made
+    Making,
+}
+
+impl From<LeaseState> for pb::UpstreamState {
+    fn from(state: LeaseState) -> pb::UpstreamState {
+        match state {
+            LeaseState::Live => pb::UpstreamState::Live,
+            LeaseState::Pending => pb::UpstreamState::Pending,
+            LeaseState::Making => pb::UpstreamState::Making,
+        }
+    }
+}
+
+/// Arguments of `mayfly lease show`.
+#[derive(Args)]
+pub struct ShowLeaseArgs {
+    /// Id of the lease
+    #[arg(value_name = "LEASE")]
+    lease: LeaseId,
 }
 
 /// Arguments of `mayfly lease retry`.
@@ -62,7 +92,8 @@ pub async fn run(command: LeaseCommand, run: &CommandContext) -> Result<Exit, Cl
     let server = &run.server().await?;
     match command {
         LeaseCommand::List(args) => {
-            let (upstream, state) = (&args.upstream.unwrap_or_default(), args.state.unwrap_or_default().into());
+            let state = args.state.map_or(pb::UpstreamState::Unspecified, pb::UpstreamState::from);
+            let (upstream, state) = (&args.upstream.unwrap_or_default(), state.into());
             let page = |page_size, page_token| async move {
                 let request = pb::ListLeasesRequest { upstream: upstream.clone(), state, page_size, page_token };
                 let answer =
@@ -70,6 +101,12 @@ pub async fn run(command: LeaseCommand, run: &CommandContext) -> Result<Exit, Cl
                 Ok((answer.leases, answer.next_page_token))
             };
             list::show(&run.out, &args.list, page).await
+        }
+        LeaseCommand::Show(args) => {
+            let request = pb::GetLeaseRequest { lease_id: args.lease.to_string() };
+            let answer = server.call(request, |c, q| async move { UpstreamServiceClient::new(c).get_lease(q).await }).await?;
+            run.out.one(&Shown(answer.lease.unwrap_or_default()))?;
+            Ok(Exit::Ok)
         }
         LeaseCommand::Retry(args) => {
             let request = pb::RetryLeaseRequest { lease_id: args.lease.to_string() };

@@ -43,6 +43,7 @@ pub mod remedy;
 pub mod report;
 pub mod revoke;
 pub mod rules;
+pub mod secret;
 pub mod server;
 pub mod serving;
 pub mod several;
@@ -188,6 +189,9 @@ pub enum Command<B: BenchCommand> {
     /// Manage leases: objects created at upstreams that have to be removed
     #[command(subcommand)]
     Lease(lease::LeaseCommand),
+    /// Manage the static secrets of upstreams that have nothing but a key
+    #[command(subcommand)]
+    Secret(secret::SecretCommand),
     /// Explain why a request was granted or refused, and what became of it
     Explain(explain::ExplainArgs),
     /// Search, follow, verify and export the audit log
@@ -323,6 +327,7 @@ async fn dispatch<B: BenchCommand>(command: Command<B>, run: &CommandContext) ->
         Command::Approval(command) => approval::run(command, run).await,
         Command::BreakGlass(command) => break_glass::run(command, run).await,
         Command::Lease(command) => lease::run(command, run).await,
+        Command::Secret(command) => secret::run(command, run).await,
         Command::Explain(args) => explain::run(args, run).await,
         Command::Audit(command) => audit::run(command, run).await,
         Command::Webhook(command) => webhook::run(command, run).await,

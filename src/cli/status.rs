@@ -33,6 +33,14 @@ pub async fn run(args: StatusArgs, run: &CommandContext) -> Result<Exit, CliErro
     if !issuing.issuing {
         run.out.say(format_args!("it does not issue: {} [{}]", issuing.message, issuing.reason));
     }
+    if counts.secrets_to_rotate > 0 {
+        let n = counts.secrets_to_rotate;
+        run.out.say(format_args!("{} to be rotated: mayfly secret list", counted(n, "static secret")));
+    }
+    if counts.secret_rotations_failing > 0 {
+        let n = counts.secret_rotations_failing;
+        run.out.say(format_args!("the rotation of {} fails: mayfly secret list -o wide", counted(n, "static secret")));
+    }
     if counts.leases_failing > 0 {
         let n = counts.leases_failing;
         run.out.say(format_args!("{} could not be undone yet: mayfly lease list --state pending", counted(n, "lease")));

@@ -7,15 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HOST, USER_AGENT};
+use http::header::{ACCEPT, CONTENT_TYPE, HOST, USER_AGENT};
 use http::{HeaderName, Method, Request, StatusCode};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::time_provider::TimeProvider;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -27,6 +24,8 @@ use mayfly_base::document::url::WebUrl;
 use mayfly_base::limits;
 use mayfly_base::system::System;
 use mayfly_base::system_roots::system_roots;
+use mayfly_credential::access::http1::exchange;
+pub use mayfly_credential::access::tls::TlsClock;
 
 const FORM: &str = "application/x-www-form-urlencoded";
 const JSON: &str = "application/json";
@@ -86,21 +85,6 @@ pub struct HttpsResponse {
     pub status: StatusCode,
     /// The body.
     pub body: Bytes,
-}
-
-/// The clock for checking the validity of certificates.
-pub struct TlsClock(pub System);
-
-impl std::fmt::Debug for TlsClock {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("TlsClock")
-    }
-}
-
-impl TimeProvider for TlsClock {
-    fn current_time(&self) -> Option<UnixTime> {
-        Some(UnixTime::since_unix_epoch(Duration::from_secs(self.0.wall().seconds())))
-    }
 }
 
 /// The certificates of a file of roots.
@@ -216,13 +200,13 @@ impl HttpsClient {
         if !url.https {
             // The host name may resolve to the address of another host.
             return match tcp.peer_addr().map_err(failed)?.ip().is_loopback() {
-                true => exchange(&url.authority(), tcp, request, max).await,
+                true => exchanged(&url.authority(), tcp, request, max).await,
                 false => Err(failed(io::Error::other("http is for this host only"))),
             };
         }
         let name = ServerName::try_from(url.host.clone()).map_err(|e| failed(io::Error::other(e)))?;
         let tls = self.tls.connect(name, tcp).await.map_err(failed)?;
-        exchange(&url.authority(), tls, request, max).await
+        exchanged(&url.authority(), tls, request, max).await
     }
 }
 
@@ -231,40 +215,11 @@ fn posting(media_type: &'static str, body: impl Into<Bytes>, mut headers: Vec<(H
     HttpsRequest { method: Method::POST, headers, body: body.into(), max }
 }
 
-async fn exchange<S>(host: &str, stream: S, request: Request<Full<Bytes>>, max: usize) -> Result<HttpsResponse, HttpsError>
+async fn exchanged<S>(host: &str, stream: S, request: Request<Full<Bytes>>, max: usize) -> Result<HttpsResponse, HttpsError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let wrong = |what: String| HttpsError::Http { host: host.to_owned(), what };
-    let mut client = hyper::client::conn::http1::Builder::new();
-    client.max_buf_size(limits::ANSWER_HEAD_BYTES);
-    let (mut sender, connection) = client.handshake(TokioIo::new(stream)).await.map_err(|e| wrong(e.to_string()))?;
-    // The connection is driven within this call, so that dropping the call leaves nothing behind.
-    let asked = async {
-        let answer = sender.send_request(request).await.map_err(|e| wrong(e.to_string()))?;
-        read_response_body(answer, max).await.map_err(wrong)
-    };
-    tokio::pin!(asked);
-    tokio::select! {
-        answer = &mut asked => answer,
-        ended = connection => match ended {
-            // The data received before the server closed may still contain the answer.
-            Ok(()) => asked.await,
-            // The error may be a close without a TLS close_notify: a truncated body is an error of its own.
-            Err(e) => tokio::time::timeout(Duration::ZERO, asked).await.unwrap_or_else(|_| Err(wrong(e.to_string()))),
-        },
-    }
-}
-
-async fn read_response_body(answer: http::Response<Incoming>, max: usize) -> Result<HttpsResponse, String> {
-    let status = answer.status();
-    if max == 0 {
-        return Ok(HttpsResponse { status, body: Bytes::new() });
-    }
-    if answer.headers().get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
-        return Err("its answer is compressed, which was not asked for".to_owned());
-    }
-    let body = Limited::new(answer.into_body(), max).collect().await;
-    let body = body.map_err(|e| format!("its answer could not be read, or has more than {max} bytes: {e}"))?;
-    Ok(HttpsResponse { status, body: body.to_bytes() })
+    let answer = exchange(stream, request, max).await;
+    let (parts, body) = answer.map_err(|what| HttpsError::Http { host: host.to_owned(), what })?;
+    Ok(HttpsResponse { status: parts.status, body: Bytes::from_owner(body) })
 }

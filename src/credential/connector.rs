@@ -13,7 +13,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::Zeroizing;
 
-use super::keyring::LoadedKey;
+use super::access::vault::VaultSlot;
+use super::assertion::AssertionIssuers;
+use super::keyring::{AssertionKeys, LoadedKey};
+use super::lease::{SealedValues, UndoCause, UndoSecretKeeper};
+use super::sign_in::UpstreamSignIn;
 use super::{CredentialKind, CredentialMaterial};
 use mayfly_ledger::record;
 use mayfly_ledger::state::Lease;
@@ -43,6 +47,8 @@ pub struct MintOrder<'a> {
     pub terms: &'a str,
     /// The key for [`MintOrder::password`]. `None` unless the kind [derives](UpstreamConnector::derives).
     pub passwords: Option<&'a LoadedKey>,
+    /// Seals the secret that undoing will need. `None` unless the kind [needs one](UpstreamConnector::undoes_by_secret), and for a repeat.
+    pub keeper: Option<&'a UndoSecretKeeper>,
 }
 
 impl MintOrder<'_> {
@@ -78,6 +84,10 @@ pub struct UndoOrder<'a> {
     pub lease: &'a Lease,
     /// The terms of the lease, as returned by [`UpstreamConnector::name`] when it was opened, perhaps by an earlier version.
     pub terms: &'a str,
+    /// Why it is undone. `None`: it was made for a test.
+    pub cause: Option<UndoCause>,
+    /// The secret that was sealed when the credential was made. `Some` for a kind that [needs one](UpstreamConnector::undoes_by_secret).
+    pub secret: Option<&'a [u8]>,
 }
 
 /// The credential to be made, identified before it is made.
@@ -86,7 +96,8 @@ pub struct UpstreamHandle {
     /// The identifier that undoing needs, without a secret: a role's name, a tag. It must find the credential even if the upstream's answer
     /// was lost, so it is derived from the order's ids and never returned by the upstream.
     pub handle: String,
-    /// When the credential ends by itself at the upstream; 0 if it never does.
+    /// When the credential ends by itself at the upstream, wherever between now and the end of `make` it is made; 0 if it never does. A kind
+    /// that [undoes by a secret](UpstreamConnector::undoes_by_secret) is not asked to undo after that.
     pub ends_at: Millis,
     /// Everything else that undoing needs, without a secret: the address and the choices of the registration, which may be changed or
     /// retired by then. At most `limits::LEASE_TERMS_BYTES`.
@@ -99,11 +110,17 @@ pub struct UpstreamCredential {
     pub answer: CredentialMaterial,
     /// The credential cannot be revoked before its expiry. Allowed only where the registration consents.
     pub irrevocable: bool,
+    /// When the credential ends by itself, if the upstream decides that: a credential is never said to live longer. `None`: not before the
+    /// expiry that was asked for.
+    pub ends_at: Option<Millis>,
 }
 
 /// Why a credential was not made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MakeError {
+    /// Nothing was made, and nothing will be until an operator changes something.
+    #[error("{0}")]
+    NotReleased(String),
     /// The upstream refused: nothing was made, and nothing will be.
     #[error("the upstream refused: {0}")]
     Refused(String),
@@ -160,6 +177,43 @@ pub trait UpstreamConnector: Send + Sync + 'static {
         false
     }
 
+    /// Whether undoing needs a secret that only the upstream's answer has, such as a token that deletes itself.
+    ///
+    /// [`make`](UpstreamConnector::make) then hands the secret to [`MintOrder::keeper`] before it returns, and [`UndoOrder::secret`] has it
+    /// until the lease is closed. `make` asks the upstream and seals the answer in a task of its own (`tokio::spawn`), since its future is
+    /// dropped if the caller disconnects. If the answer is lost all the same, `undo` is not called: the lease stays listed until
+    /// [`UpstreamHandle::ends_at`].
+    fn undoes_by_secret(&self) -> bool {
+        false
+    }
+
+    /// The keys for the assertions by which mayfly identifies the caller, or itself, to the upstream. `None`: it needs none.
+    fn assertion_keys(&self, _settings: &KindSettings) -> Option<AssertionKeys> {
+        None
+    }
+
+    /// The id of the key that signs, by the terms of the lease, so that revoking the key revokes the credential. Empty: there is none.
+    fn signing_key(&self, _terms: &str) -> String {
+        String::new()
+    }
+
+    /// Gives the connector the issuers of assertions, once, before anything else is asked.
+    fn begin(&self, _issuers: &AssertionIssuers) {}
+
+    /// Gives the connector the server's store for values of its own, once, before anything else is asked.
+    fn keep_in(&self, _values: &Arc<SealedValues>) {}
+
+    /// The part for upstreams that a person connects once, by signing in there.
+    fn sign_in(&self) -> Option<&dyn UpstreamSignIn> {
+        None
+    }
+
+    /// Whether a credential of these terms cannot be revoked, so that undoing is to wait until [`UpstreamHandle::ends_at`]. Only where the
+    /// registration consents.
+    fn is_irrevocable(&self, _terms: &str) -> bool {
+        false
+    }
+
     /// Uses a credential that was made for a test of the upstream, in the least way. Returns what was done, in words.
     fn use_once<'a>(
         &'a self,
@@ -174,13 +228,49 @@ pub trait UpstreamConnector: Send + Sync + 'static {
 #[derive(Clone, Default)]
 pub struct UpstreamConnectors {
     by_kind: BTreeMap<CredentialKind, Arc<dyn UpstreamConnector>>,
+    vault: VaultSlot,
 }
 
 impl UpstreamConnectors {
+    /// No kinds, over the slot of the sealed secrets that their connectors share.
+    pub fn over(vault: VaultSlot) -> UpstreamConnectors {
+        UpstreamConnectors { by_kind: BTreeMap::new(), vault }
+    }
+
+    /// Where the server puts its sealed secrets once it has them.
+    pub fn vault(&self) -> &VaultSlot {
+        &self.vault
+    }
+
     /// Adds a kind, replacing an earlier implementation of the same kind.
     pub fn with(mut self, remote: Arc<dyn UpstreamConnector>) -> UpstreamConnectors {
         self.by_kind.insert(remote.kind(), remote);
         self
+    }
+
+    /// As [`UpstreamConnector::keep_in`], for all kinds.
+    pub fn keep_in(&self, values: &Arc<SealedValues>) {
+        self.by_kind.values().for_each(|connector| connector.keep_in(values));
+    }
+
+    /// The parts for upstreams that people connect.
+    pub fn sign_ins(&self) -> impl Iterator<Item = &dyn UpstreamSignIn> {
+        self.by_kind.values().filter_map(|connector| connector.sign_in())
+    }
+
+    /// Whether a kind needs secrets for undoing.
+    pub fn any_undoes_by_secret(&self) -> bool {
+        self.by_kind.values().any(|connector| connector.undoes_by_secret())
+    }
+
+    /// As [`UpstreamConnector::begin`], for all kinds.
+    pub fn begin(&self, issuers: &AssertionIssuers) {
+        self.by_kind.values().for_each(|connector| connector.begin(issuers));
+    }
+
+    /// As [`UpstreamConnector::assertion_keys`], of a kind.
+    pub fn assertion_keys(&self, kind: CredentialKind, settings: &KindSettings) -> Option<AssertionKeys> {
+        self.of(kind)?.assertion_keys(settings)
     }
 
     /// Whether a kind derives its passwords.

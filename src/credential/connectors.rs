@@ -30,8 +30,22 @@ impl ConnectorEntry {
 
 /// The connectors of this build.
 pub const TABLE: &[ConnectorEntry] = &[
+    #[cfg(feature = "oauth")]
+    super::oauth::ENTRY,
     #[cfg(feature = "postgres")]
     super::postgres::ENTRY,
+    #[cfg(feature = "secret")]
+    super::secret::ENTRY,
+    #[cfg(feature = "github")]
+    super::github::ENTRY,
+    #[cfg(feature = "federation")]
+    super::federation::ENTRY,
+    #[cfg(feature = "aws")]
+    super::aws::ENTRY,
+    #[cfg(feature = "mysql")]
+    super::mysql::ENTRY,
+    #[cfg(feature = "redis")]
+    super::redis::ENTRY,
 ];
 
 /// The readers of the sections of registrations, for [`mayfly_ledger::upstream::file::parse`].
@@ -45,7 +59,7 @@ pub fn has(kind: CredentialKind) -> bool {
 /// The connectors of a server. `secrets_dir`: `upstreams.secrets_dir` of its configuration.
 pub fn built_in(secrets_dir: Option<PathBuf>, system: &System) -> UpstreamConnectors {
     let access = UpstreamAccess::new(secrets_dir, system.clone());
-    TABLE.iter().fold(UpstreamConnectors::default(), |all, entry| all.with((entry.build)(access.clone())))
+    TABLE.iter().fold(UpstreamConnectors::over(access.vault().clone()), |all, entry| all.with((entry.build)(access.clone())))
 }
 
 #[cfg(test)]

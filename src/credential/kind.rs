@@ -32,6 +32,7 @@ pub enum CredentialKind {
     Secret = 9,
     Mysql = 10,
     Redis = 11,
+    Federation = 12,
 }
 
 /// Where credentials of a kind are made.
@@ -69,7 +70,7 @@ const fn entry(
 }
 
 /// All kinds, ordered by number.
-pub const TABLE: [KindEntry; 11] = [
+pub const TABLE: [KindEntry; 12] = [
     entry(CredentialKind::Jwt, "jwt", MintLocation::Local(KeyPurpose::AccessToken), "status list", false),
     entry(CredentialKind::Reference, "reference", MintLocation::Local(KeyPurpose::Reference), "introspection", false),
     entry(
@@ -81,12 +82,19 @@ pub const TABLE: [KindEntry; 11] = [
     ),
     entry(CredentialKind::Ssh, "ssh", MintLocation::Local(KeyPurpose::SshCa), "KRL", false),
     entry(CredentialKind::Postgres, "postgres", MintLocation::Upstream, "dropping the role and ending its sessions", false),
-    entry(CredentialKind::Oauth, "oauth", MintLocation::Upstream, "RFC 7009 at the authorization server", false),
+    entry(
+        CredentialKind::Oauth,
+        "oauth",
+        MintLocation::Upstream,
+        "RFC 7009 at the authorization server, or none where the registration consents",
+        true,
+    ),
     entry(CredentialKind::Aws, "aws", MintLocation::Upstream, "a deny keyed to the session's tag", true),
     entry(CredentialKind::Github, "github", MintLocation::Upstream, "deleting the installation token", false),
-    entry(CredentialKind::Secret, "secret", MintLocation::Upstream, "rotating the secret", false),
+    entry(CredentialKind::Secret, "secret", MintLocation::Upstream, "rotating the secret", true),
     entry(CredentialKind::Mysql, "mysql", MintLocation::Upstream, "dropping the user and ending its sessions", false),
     entry(CredentialKind::Redis, "redis", MintLocation::Upstream, "deleting the user and ending its sessions", false),
+    entry(CredentialKind::Federation, "federation", MintLocation::Upstream, "its short life, or RFC 7009 at the vendor", true),
 ];
 
 impl CredentialKind {
@@ -239,6 +247,7 @@ pub(crate) fn summary(
         approval: ApprovalId::from_slice(&issued.approval),
         revision,
         irrevocable,
+        upstream_ends_at: Millis(0),
         novelty,
     };
     Ok(CredentialSummary { credential, about: Arc::new(about) })
@@ -323,6 +332,6 @@ mod tests {
             assert_eq!(wire.as_str_name(), format!("CREDENTIAL_KIND_{}", entry.name.to_uppercase()));
         }
         assert!(pb::CredentialKind::try_from(TABLE.len() as i32 + 1).is_err(), "the protos have no kind beyond the table");
-        assert_eq!((CredentialKind::from_number(0), CredentialKind::from_number(12)), (None, None));
+        assert_eq!((CredentialKind::from_number(0), CredentialKind::from_number(13)), (None, None));
     }
 }

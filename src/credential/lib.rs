@@ -5,6 +5,7 @@
 //!   is made of.
 //! - [`jwt`], [`mod@reference`]: kinds that mayfly makes itself. [`connector`]: the interface of kinds that an upstream makes;
 //!   [`connectors`]: the table of those that are built in, each with a folder of its own; [`access`]: how they reach their upstreams.
+//! - [`assertion`]: JWTs that tell another authorization server who asks, under an issuer of its own for each upstream.
 //! - [`batch`]: minting a batch whose common part is made once.
 //! - [`token`]: a bearer token in memory.
 //! - [`x509`]: certificates and CRLs of mayfly's own trust domain.
@@ -12,20 +13,37 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+pub mod assertion;
+#[cfg(feature = "aws")]
+mod aws;
 #[cfg(feature = "fast")]
 pub mod batch;
 #[cfg(test)]
 mod batch_tests;
 pub mod connector;
 pub mod connectors;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "redis"))]
+mod database;
+#[cfg(feature = "federation")]
+mod federation;
+#[cfg(feature = "github")]
+mod github;
 pub mod jwt;
 pub mod keyring;
 pub mod kind;
 pub mod lease;
 pub mod minted;
+#[cfg(feature = "mysql")]
+mod mysql;
+#[cfg(feature = "oauth")]
+mod oauth;
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(feature = "redis")]
+mod redis;
 pub mod reference;
+pub mod secret;
+pub mod sign_in;
 pub mod status_list;
 #[cfg(any(test, debug_assertions, feature = "testing"))]
 pub mod testing;

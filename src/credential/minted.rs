@@ -117,8 +117,20 @@ pub struct CredentialDetails {
     pub revision: Seq,
     /// The credential cannot be revoked before its expiry.
     pub irrevocable: bool,
+    /// When the credential ends by itself at the upstream; 0 if never, or if nothing exists there.
+    pub upstream_ends_at: Millis,
     /// Whether the credential is new.
     pub novelty: Novelty,
+}
+
+impl CredentialSummary {
+    /// With the time at which the credential ends by itself at the upstream. The description must not be shared yet.
+    pub(crate) fn ending_upstream(mut self, at: Millis) -> CredentialSummary {
+        if let Some(about) = Arc::get_mut(&mut self.about) {
+            about.upstream_ends_at = at;
+        }
+        self
+    }
 }
 
 /// The end of a minted credential.

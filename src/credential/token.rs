@@ -5,6 +5,14 @@ use std::sync::Arc;
 use bytes::BufMut;
 use zeroize::{Zeroize as _, Zeroizing};
 
+use mayfly_ledger::commit::sha256;
+
+/// The digest by which a token is found again: SHA-256 of a JWT without its last dot and signature, of any other token as a whole.
+pub fn token_digest(token: &str) -> [u8; 32] {
+    let jwt = token.bytes().filter(|b| *b == b'.').count() == 2;
+    sha256(if jwt { token.rsplit_once('.').map_or(token, |(input, _)| input) } else { token }.as_bytes())
+}
+
 /// A token. Its secret part is wiped on drop.
 pub struct IssuedToken {
     /// The common beginning of the tokens of a batch.
@@ -30,6 +38,11 @@ impl IssuedToken {
     /// The two pieces of the token.
     fn pieces(&self) -> [&str; 2] {
         [self.shared.as_deref().unwrap_or_default(), &self.own]
+    }
+
+    /// The digest of [`token_digest`].
+    pub fn digest(&self) -> [u8; 32] {
+        token_digest(&Zeroizing::new(self.pieces().concat()))
     }
 
     /// The length in bytes.

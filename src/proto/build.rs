@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-use protox::prost_reflect::{DescriptorPool, Kind, MessageDescriptor};
+use protox::prost_reflect::{DescriptorPool, FieldDescriptor, Kind, MessageDescriptor};
 use tonic_prost_build::FileDescriptorSet;
 
 /// The rpcs that the Rust client calls: its generated code contains these and the messages they need (`clients/rust/src/pb`).
@@ -41,6 +41,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     fs::write(out.join("mayfly.v1.bin"), compiler.encode_file_descriptor_set())?;
     let redacted = debug_of(&pool, |_| true, &out.join("mayfly.v1.debug.rs"))?;
+    fs::write(out.join("mayfly.v1.redacted.rs"), redacted_fields(&pool))?;
     let set: FileDescriptorSet = compiler.file_descriptor_set();
     // The command line finds the descriptor of a message by its name.
     let mut config = tonic_prost_build::Config::new();
@@ -113,6 +114,20 @@ fn workload(out: &Path) -> Result<(), Box<dyn Error>> {
         build.build_transport(false).emit_rerun_if_changed(false).out_dir(out).compile_fds(compiler.file_descriptor_set())?;
     }
     Ok(())
+}
+
+/// A table of the fields that are marked `debug_redact`: the message's full name with a leading dot, and the field's name.
+fn redacted_fields(pool: &DescriptorPool) -> String {
+    let mut code = "&[\n".to_owned();
+    for message in pool.all_messages() {
+        let marked =
+            |f: &FieldDescriptor| f.options().get_field_by_name("debug_redact").is_some_and(|v| v.as_bool() == Some(true));
+        for field in message.fields().filter(marked) {
+            code.push_str(&format!("    ({:?}, {:?}),\n", format!(".{}", message.full_name()), field.name()));
+        }
+    }
+    code.push(']');
+    code
 }
 
 /// Writes `Debug` for the messages of a set that carry secrets, and returns their names.

@@ -16,5 +16,8 @@ pub mod mayfly {
     }
 }
 
+/// The fields that are marked `debug_redact`: the message's full name with a leading dot, and the field's name.
+pub const REDACTED_FIELDS: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/mayfly.v1.redacted.rs"));
+
 /// The encoded `google.protobuf.FileDescriptorSet` with comments and imports, which reflection serves.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/mayfly.v1.bin"));

@@ -92,5 +92,5 @@ pub fn connector_settings(config: &Config, remotes: UpstreamConnectors) -> Conne
         undoing: config.limits.leases_undoing,
         undoing_per_upstream: config.limits.leases_undoing_per_upstream,
     };
-    ConnectorSettings { remotes, timing, places }
+    ConnectorSettings { remotes, timing, places, issuer: config.server.issuer.clone() }
 }

@@ -169,6 +169,7 @@ impl Reloader {
         if let Err(error) = outlets.again(authority, current, next) {
             failed.push(error);
         }
+        authority.rotations.set_hooks(next.rotation_hooks.iter().cloned());
         let followed = next.webhooks.iter().map(|hook| value_name(&hook.name)).collect();
         authority.ledger.set_readers(LogReaders { export: is.export, followed });
     }

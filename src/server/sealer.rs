@@ -37,6 +37,10 @@ impl Sealer for StoreSealer {
         self.key.open(&self.context(purpose, environment, name), sealed).map_err(|e| Fault::new(e.to_string()))
     }
 
+    fn digest(&self, secret: &[u8]) -> Vec<u8> {
+        self.key.digest(self.store, secret).to_vec()
+    }
+
     fn fingerprint(&self) -> Option<[u8; 32]> {
         Some(*self.key.fingerprint())
     }

@@ -214,7 +214,9 @@ fn authority(config: &Config, system: &System, connectors: ConnectorSettings) ->
         exchange_path: ExchangePath::default(),
     };
     let opened = ledger.clone();
-    Authority::new(ledger, parts).inspect_err(|_| opened.stop()).map_err(StartFailure::Keys)
+    let authority = Authority::new(ledger, parts).inspect_err(|_| opened.stop()).map_err(StartFailure::Keys)?;
+    authority.rotations.set_hooks(config.rotation_hooks.iter().cloned());
+    Ok(authority)
 }
 
 /// Imports the policy files at a first start. A later start compares them with the ledger, which is authoritative.

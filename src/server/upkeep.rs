@@ -107,7 +107,7 @@ impl Upkeep {
         let telling = tokio::spawn(async move { report_health(&ledger, &reporter).await });
         tokio::select! {
             _ = stopping.wait_for(|stops| *stops) => {}
-            ((), (), (), (), (), (), (), (), (), (), (), (), (), (), ()) = async { tokio::join!(
+            ((), (), (), (), (), (), (), (), (), (), (), (), (), (), (), (), ()) = async { tokio::join!(
                 own_watch,
                 agent_watch,
                 public_watch,
@@ -119,6 +119,8 @@ impl Upkeep {
                 silent_ended(&authority, &silent),
                 keys_due(&authority),
                 registry_due(&authority),
+                connections_tended(&authority),
+                secrets_rotated(&authority),
                 drift(&authority, &followed),
                 metrics.keep(&authority, followed.polls(TOKEN_EVERY)),
                 // Undoing that is dropped in progress is repeated after the next start, which is safe.
@@ -134,6 +136,18 @@ impl Upkeep {
         authority.write_last_audit_reads();
         health.set_service_status("", ServingStatus::NotServing).await;
         health.set_service_status(TOKENS, ServingStatus::NotServing).await;
+    }
+}
+
+/// Keeps the grants of upstreams that people have signed in to: refreshes them before they end for want of use, and revokes those that ended.
+async fn connections_tended(authority: &Arc<Authority>) {
+    let mut every = interval(Duration::from_millis(limits::OAUTH_TEND_MS));
+    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        every.tick().await;
+        let authority = authority.clone();
+        // In a task of its own, so that a stop does not drop a refresh whose answer is on its way.
+        let _ = tokio::spawn(async move { authority.tend_connections().await }).await;
     }
 }
 
@@ -344,6 +358,18 @@ async fn keys_due(authority: &Authority) {
             () = authority.key_revoked.notified() => {}
         }
         keys::run_key_maintenance(authority).await;
+    }
+}
+
+/// Rotates static secrets. What is dropped in progress is killed, and the step is repeated after the next start.
+async fn secrets_rotated(authority: &Arc<Authority>) {
+    let (mut tick, mut running) = (seconds(), tokio::task::JoinSet::new());
+    loop {
+        authority.rotate_due_secrets(&mut running).await;
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = authority.rotations.wake.notified() => {}
+        }
     }
 }
 

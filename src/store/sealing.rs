@@ -21,6 +21,7 @@ const FORMAT: u8 = 1;
 const CHECK_NAME: &str = "sealing/check";
 const CHECK_TEXT: &[u8] = b"mayfly sealing key check";
 const FINGERPRINT_TEXT: &[u8] = b"mayfly sealing key fingerprint 1";
+const DIGEST_KEY_TEXT: &[u8] = b"mayfly sealing key digests 1";
 
 /// The context to which a sealed value is bound. All fields must be equal to open the value.
 #[derive(Clone, Copy, Debug)]
@@ -93,18 +94,30 @@ pub enum SealError {
 pub struct SealingKey {
     key: LessSafeKey,
     fingerprint: [u8; 32],
+    digests: hmac::Key,
 }
 
 impl SealingKey {
     fn from_bytes(bytes: &[u8; 32]) -> Option<SealingKey> {
         let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, bytes).ok()?);
-        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, bytes), FINGERPRINT_TEXT);
-        Some(SealingKey { key, fingerprint: tag.as_ref().try_into().ok()? })
+        let of = hmac::Key::new(hmac::HMAC_SHA256, bytes);
+        let tag = hmac::sign(&of, FINGERPRINT_TEXT);
+        let digests = hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&of, DIGEST_KEY_TEXT).as_ref());
+        Some(SealingKey { key, fingerprint: tag.as_ref().try_into().ok()?, digests })
     }
 
     /// Tells this key from others without revealing anything of it: an HMAC of a fixed text.
     pub fn fingerprint(&self) -> &[u8; 32] {
         &self.fingerprint
+    }
+
+    /// HMAC-SHA256 of a secret in a store, under a key that is derived from this one: tells equal secrets from different ones, and does not help
+    /// anybody to guess a short one.
+    pub fn digest(&self, store: StoreId, secret: &[u8]) -> [u8; 32] {
+        let mut context = hmac::Context::with_key(&self.digests);
+        context.update(store.as_bytes());
+        context.update(secret);
+        context.sign().as_ref().try_into().unwrap_or_default()
     }
 
     /// Seals `plain` for its context: a format byte, a random nonce, the ciphertext, the tag; 29 bytes more than `plain`.

@@ -238,6 +238,8 @@ fn leases() {
         attempts: 3,
         next_attempt: at(0),
         last_error: "no route\u{1b} to host".to_owned(),
+        cause: "the task is over".to_owned(),
+        ..pb::Lease::default()
     };
     stage.double.on(move |ask: pb::ListLeasesRequest| {
         assert_eq!((&*ask.upstream, ask.state()), ("warehouse", pb::UpstreamState::Pending));
@@ -245,11 +247,21 @@ fn leases() {
     });
     let listed = stage.run("lease list --upstream warehouse --state pending").ok();
     assert!(
-        listed.starts_with("LEASE ") && listed.contains("pending  warehouse  mayfly_role  3         no route\\u{1b} to host"),
+        listed.starts_with("LEASE ")
+            && listed.contains("pending  warehouse  mayfly_role  -       3         no route\\u{1b} to host"),
         "{listed}"
     );
     stage.double.on(move |_: pb::RetryLeaseRequest| Ok(pb::RetryLeaseResponse { lease: Some(lease()) }));
     let id = LeaseId::from_bytes([1; 16]);
+    stage.double.on(move |ask: pb::GetLeaseRequest| {
+        assert_eq!(ask.lease_id, LeaseId::from_bytes([1; 16]).to_string());
+        Ok(pb::GetLeaseResponse { lease: Some(lease()) })
+    });
+    let shown = stage.run(&format!("lease show {id}")).ok();
+    assert!(shown.contains("the task is over") && shown.contains("no route\\u{1b} to host"), "{shown}");
+    for state in ["undone", "none"] {
+        assert_eq!(stage.run(&format!("lease list --state {state}")).exit, 2);
+    }
     assert_eq!(stage.run(&format!("lease retry {id} -o name")).ok(), format!("{id}\n"));
     stage.double.on(move |ask: pb::AbandonLeaseRequest| {
         assert!(ask.reason == "gone" && ask.request_id.starts_with("cli-"));
@@ -261,7 +273,22 @@ fn leases() {
     let text = ran.ok();
     assert_eq!(
         names(&text),
-        ["lease_id", "state", "upstream", "what", "credential_id", "attempts", "next_attempt", "last_error"]
+        [
+            "lease_id",
+            "state",
+            "upstream",
+            "what",
+            "credential_id",
+            "attempts",
+            "next_attempt",
+            "last_error",
+            "opened_at",
+            "kind",
+            "task_id",
+            "cause",
+            "ends_at",
+            "watched"
+        ]
     );
     assert_eq!(stage.run("lease abandon nonsense --reason gone").exit, 2);
 }

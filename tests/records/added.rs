@@ -33,7 +33,34 @@ pub fn all() -> Vec<(String, Record)> {
     .chain(traces())
     .chain(readings())
     .chain(leases())
+    .chain(secrets())
     .collect()
+}
+
+/// Static secrets.
+fn secrets() -> impl Iterator<Item = (String, Record)> {
+    let stored = SecretStored {
+        upstream: text("sentry"),
+        environment: text("prod"),
+        version: 3,
+        value: id(0x51),
+        target: text("https://sentry.example.org/api/0"),
+        digest: digest(0x52),
+        current: true,
+        ends_previous: true,
+        attempt: id(0x53),
+    };
+    let changed = SecretChanged {
+        upstream: text("sentry"),
+        environment: text("prod"),
+        version: 3,
+        step: SecretStep::RotationRequested as i32,
+        reason: text("a credential was revoked"),
+        attempt: id(0x54),
+        at_once: true,
+    };
+    let events = [("62-secret-stored", Event::SecretStored(stored)), ("63-secret-changed", Event::SecretChanged(changed))];
+    events.into_iter().map(|(name, event)| (format!("v15/{name}"), Record::new(Author::SpiffeId(agent()), event)))
 }
 
 /// A lease with the terms under which it is undone.

@@ -34,7 +34,7 @@ pub struct Accounts {
 pub fn connectors(address: SocketAddr, tells: bool) -> ConnectorSettings {
     let of = |kind| Arc::new(Accounts { address, kind, tells });
     let remotes = UpstreamConnectors::default().with(of(CredentialKind::Postgres)).with(of(CredentialKind::Oauth));
-    ConnectorSettings { remotes, timing: TIMING, places: LeaseConcurrency::default() }
+    ConnectorSettings { remotes, timing: TIMING, places: LeaseConcurrency::default(), issuer: String::new() }
 }
 
 impl Accounts {
@@ -110,9 +110,11 @@ impl UpstreamConnector for Accounts {
         Box::pin(async move {
             self.tell("AGAIN", order.handle).await;
             match self.kind {
-                CredentialKind::Postgres => {
-                    Ok(RepeatResponse::Same(UpstreamCredential { answer: self.answer(order.handle), irrevocable: false }))
-                }
+                CredentialKind::Postgres => Ok(RepeatResponse::Same(UpstreamCredential {
+                    answer: self.answer(order.handle),
+                    irrevocable: false,
+                    ends_at: None,
+                })),
                 _ => Ok(RepeatResponse::Replace),
             }
         })

@@ -64,7 +64,7 @@ fn an_upstream_that_hangs_takes_its_own_places_and_holds_up_nobody_else() {
     let remotes = UpstreamConnectors::default().with(Arc::new(Stuck));
     let patient = mayfly::upstream::lease::LeaseTiming { make_ms: 60_000, left_ms: 120_000, ..TIMING };
     let place = Place::of(
-        house_with(ConnectorSettings { remotes, timing: patient, places: LeaseConcurrency::default() }),
+        house_with(ConnectorSettings { remotes, timing: patient, places: LeaseConcurrency::default(), issuer: String::new() }),
         Upstream::start().0,
     );
     let spawn = || {

@@ -57,9 +57,11 @@ fn leases_are_listed_in_pages_by_upstream_and_state() {
     let count = |w: &World, state: pb::UpstreamState| {
         list(w, pb::ListLeasesRequest { state: state.into(), ..Default::default() }).leases.len()
     };
-    assert_eq!((count(&w, pb::UpstreamState::Live), count(&w, pb::UpstreamState::Pending)), (5, 0));
+    let counts =
+        |w: &World| [pb::UpstreamState::Making, pb::UpstreamState::Live, pb::UpstreamState::Pending].map(|s| count(w, s));
+    assert_eq!(counts(&w), [5, 0, 0]);
     w.pass(mayfly::limits::LEASE_LEFT_MS);
-    assert_eq!((count(&w, pb::UpstreamState::Live), count(&w, pb::UpstreamState::Pending)), (0, 5), "they were left behind");
+    assert_eq!(counts(&w), [0, 0, 5], "they were left behind");
     let undone = pb::ListLeasesRequest { state: pb::UpstreamState::Undone.into(), ..Default::default() };
     bad(w.run(service(&w).list_leases(ask(&ROOT, undone))), "state");
     let token = pb::ListLeasesRequest { page_token: "x".into(), ..Default::default() };
@@ -105,4 +107,26 @@ fn a_lease_is_given_up_once_and_with_a_reason() {
     let (author, end, detail) = end.unwrap();
     assert_eq!(author.unwrap().who, Some(Author::LocalUid(1000)));
     assert_eq!((end, detail.as_str()), (record::LeaseEnd::Abandoned as i32, "the database is gone"));
+}
+
+#[test]
+fn an_open_lease_is_shown_with_its_cause_and_a_closed_one_is_in_the_audit() {
+    let w = world();
+    let lease_id = opened(&w, 1, "echo");
+    let get = pb::GetLeaseRequest { lease_id: lease_id.clone() };
+    let lease = ok(w.run(service(&w).get_lease(ask(&ROOT, get.clone())))).lease.unwrap();
+    assert_eq!((lease.state(), lease.cause.as_str(), lease.what.as_str()), (pb::UpstreamState::Making, "", "role_1"));
+    assert!(lease.kind() == pb::CredentialKind::Postgres && lease.opened_at.is_some() && lease.next_attempt.is_none());
+    assert!(lease.task_id.starts_with("task_") && lease.ends_at.is_none() && !lease.watched);
+    w.pass(mayfly::limits::LEASE_LEFT_MS);
+    let lease = ok(w.run(service(&w).get_lease(ask(&ROOT, get.clone())))).lease.unwrap();
+    assert_eq!((lease.state(), lease.cause.as_str()), (pb::UpstreamState::Pending, "no issuance came of the lease"));
+    assert!(lease.next_attempt.is_some());
+    // Whoever has no rights learns nothing about it.
+    refused(w.run(service(&w).get_lease(ask(&w.admin("/agent/a"), get.clone()))), Reason::DeniedByPolicy);
+    refused(w.run(service(&w).get_lease(ask(&w.workload("/agent/a"), get.clone()))), Reason::NotAuthenticated);
+    bad(w.run(service(&w).get_lease(ask(&ROOT, pb::GetLeaseRequest { lease_id: "x".into() }))), "lease_id");
+    let request = pb::AbandonLeaseRequest { lease_id, reason: "the database is gone".into(), request_id: "once".into() };
+    ok(w.run(service(&w).abandon_lease(ask(&ROOT, request))));
+    refused(w.run(service(&w).get_lease(ask(&ROOT, get))), Reason::NotFound);
 }

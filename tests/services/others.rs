@@ -155,5 +155,17 @@ fn what_is_not_served_says_so() {
     refused(w.run(up.test_upstream(ask(&w.workload("/agent/a"), echo()))), Reason::NotAuthenticated);
     refused(w.run(up.test_upstream(ask(&ROOT, pb::TestUpstreamRequest { upstream: "none".into() }))), Reason::NotFound);
     bad(w.run(up.test_upstream(ask(&ROOT, Default::default()))), "upstream");
-    refused(w.run(up.put_secret(ask(&ROOT, Default::default()))), Reason::NotServed);
+    // Nobody signs in to it either.
+    let connect = || pb::ConnectUpstreamRequest { upstream: "echo".into(), redirect_uri: String::new() };
+    refused(w.run(up.connect_upstream(ask(&ROOT, connect()))), Reason::NotServed);
+    refused(w.run(up.connect_upstream(ask(&w.workload("/agent/a"), connect()))), Reason::NotAuthenticated);
+    let elsewhere = pb::ConnectUpstreamRequest { redirect_uri: "http://evil.example/callback".into(), ..connect() };
+    bad(w.run(up.connect_upstream(ask(&ROOT, elsewhere))), "redirect_uri");
+    refused(w.run(up.complete_connection(ask(&ROOT, Default::default()))), Reason::NotFound);
+    refused(
+        w.run(up.disconnect_upstream(ask(&ROOT, pb::DisconnectUpstreamRequest { upstream: "echo".into() }))),
+        Reason::NotFound,
+    );
+    bad(w.run(up.put_secret(ask(&ROOT, Default::default()))), "upstream");
+    bad(w.run(up.remove_secret(ask(&ROOT, Default::default()))), "upstream");
 }

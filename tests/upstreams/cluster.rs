@@ -149,7 +149,7 @@ impl Cluster {
 }
 
 /// Writes the key and the certificate of the server; returns the authority's certificate.
-fn certificates(data: &Path) -> String {
+pub fn certificates(data: &Path) -> String {
     let ca_key = KeyPair::generate().unwrap();
     let mut ca = CertificateParams::new(Vec::new()).unwrap();
     ca.distinguished_name.push(DnType::CommonName, "authority of the tests");

@@ -1,4 +1,4 @@
-//! A gate before PostgreSQL: it passes on what comes, and can hold one statement, before it arrives or before its answer does.
+//! A gate before a database: it passes on what comes, and can hold one statement, before it arrives or before its answer does.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -42,16 +42,25 @@ struct Inside {
     stuck: bool,
 }
 
+/// Reads the text of a statement that the bytes from a client begin with.
+pub type StatementReader = fn(&[u8]) -> Option<String>;
+
 #[derive(Clone)]
 pub struct Gate {
     pub port: u16,
+    statement: StatementReader,
     inside: Arc<(Mutex<Inside>, Condvar)>,
 }
 
 impl Gate {
     pub fn before(server: u16) -> Gate {
+        Gate::reading(server, statement)
+    }
+
+    /// A gate before a server of another protocol.
+    pub fn reading(server: u16, statement: StatementReader) -> Gate {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let gate = Gate { port: listener.local_addr().unwrap().port(), inside: Arc::default() };
+        let gate = Gate { port: listener.local_addr().unwrap().port(), statement, inside: Arc::default() };
         let this = gate.clone();
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
@@ -133,7 +142,7 @@ impl Gate {
         let mut buffer = [0; 16 * 1024];
         while let Ok(n @ 1..) = client.read(&mut buffer) {
             self.waits();
-            let statement = statement(&buffer[..n]);
+            let statement = (self.statement)(&buffer[..n]);
             last.lock().clone_from(&statement);
             if self.stops(statement.as_deref(), When::Before) {
                 std::thread::sleep(LATE);
@@ -156,6 +165,22 @@ fn statement(bytes: &[u8]) -> Option<String> {
     };
     let end = text.iter().position(|b| *b == 0).unwrap_or(text.len());
     Some(String::from_utf8_lossy(&text[..end]).into_owned())
+}
+
+/// The statement of MySQL that a packet has, as text or to be prepared.
+pub fn mysql_statement(bytes: &[u8]) -> Option<String> {
+    // Three bytes of length, the number of the packet, the command.
+    match bytes.get(3..5)? {
+        [0, 0x03 | 0x16] => Some(String::from_utf8_lossy(bytes.get(5..)?).into_owned()),
+        _ => None,
+    }
+}
+
+/// The words of a command of Redis, an array of strings in its protocol.
+pub fn redis_command(bytes: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(bytes.strip_prefix(b"*")?).into_owned();
+    let words: Vec<&str> = text.split("\r\n").skip(1).filter(|part| !part.starts_with('$')).collect();
+    Some(words.join(" "))
 }
 
 trait AfterNul {

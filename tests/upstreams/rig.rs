@@ -37,28 +37,10 @@ impl Drop for Rig {
     }
 }
 
-/// A registration of the database behind a port, with the section's lines.
+/// A registration of a PostgreSQL database, with the section's lines.
 pub fn registration(name: &str, target: &str, section: &str) -> String {
-    format!(
-        r#"name = "{name}"
-owner = "team-shop"
-purpose = "the orders of the shop"
-environment = "dev"
-audience = "postgres://{name}"
-target = "{target}"
-approvers = []
-kinds = ["postgres"]
-scopes = ["orders:read", "orders:write"]
-expires = 2099-12-31
-[classification]
-system = "orders-db"
-privilege = "write"
-blast_radius = "medium"
-[ttl]
-min = "2s"
-default = "15m"
-max = "1h"
-[postgres]
+    let grants = format!(
+        r#"[postgres]
 admin = "mayfly"
 {section}
 [[postgres.grants]]
@@ -82,6 +64,32 @@ on = "tables"
 names = ["public.orders"]
 privileges = ["SELECT", "INSERT", "UPDATE"]
 "#
+    );
+    registration_of("postgres", name, target, &grants)
+}
+
+/// A registration of a database of a kind, with its whole section.
+pub fn registration_of(kind: &str, name: &str, target: &str, section: &str) -> String {
+    format!(
+        r#"name = "{name}"
+owner = "team-shop"
+purpose = "the orders of the shop"
+environment = "dev"
+audience = "{kind}://{name}"
+target = "{target}"
+approvers = []
+kinds = ["{kind}"]
+scopes = ["orders:read", "orders:write"]
+expires = 2099-12-31
+[classification]
+system = "orders-db"
+privilege = "write"
+blast_radius = "medium"
+[ttl]
+min = "2s"
+default = "15m"
+max = "1h"
+{section}"#
     )
 }
 
@@ -100,9 +108,14 @@ impl Rig {
         Rig { world, runtime, process: None, _dir: dir }
     }
 
-    /// A world with one database, and its server.
+    /// A world with one PostgreSQL database, and its server.
     pub fn of(name: &str, target: &str, section: &str) -> Rig {
-        let mut rig = Rig::new(&[(name, registration(name, target, section))]);
+        Rig::registered(name, target, registration(name, target, section))
+    }
+
+    /// A world with one registration, and its server.
+    pub fn registered(name: &str, target: &str, registration: String) -> Rig {
+        let mut rig = Rig::new(&[(name, registration)]);
         rig.secret(name, target, ADMIN_PASSWORD);
         rig.start();
         rig
@@ -167,6 +180,11 @@ impl Rig {
         String::from_utf8(done.stdout).unwrap()
     }
 
+    /// The command line as an operator.
+    pub fn operator_command(&self) -> Command {
+        self.mayfly("operator/you", DevWorld::addresses(self.world.dir()).unwrap().admin)
+    }
+
     /// The command line as a workload.
     pub fn demo(&self) -> Command {
         self.mayfly("agent/demo", DevWorld::addresses(self.world.dir()).unwrap().workload)
@@ -184,11 +202,16 @@ impl Rig {
 
     /// A task for the upstream.
     pub fn open(&self, upstream: &str) -> String {
+        self.open_for(upstream, &["orders:read", "orders:write"])
+    }
+
+    /// A task for scopes of the upstream.
+    pub fn open_for(&self, upstream: &str, scopes: &[&str]) -> String {
         let terms = pb::TaskTerms {
             purpose: "a test".into(),
             upstreams: vec![pb::Allowance {
                 upstream: upstream.into(),
-                scopes: vec!["orders:read".into(), "orders:write".into()],
+                scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
             }],
             ttl: Some(prost_types::Duration { seconds: 3600, nanos: 0 }),
             ..Default::default()
@@ -229,13 +252,19 @@ impl Rig {
         listed.into_iter().map(|credential| credential.credential_id).collect()
     }
 
-    /// Waits until nothing is left to undo, and the roles are exactly those of live credentials. Returns these credentials.
+    /// As [`Rig::settled_with`], for PostgreSQL.
     pub fn settled(&self, cluster: &Cluster, upstream: &str, what: &str) -> BTreeSet<String> {
+        self.settled_with(|| cluster.roles_of(upstream), upstream, what)
+    }
+
+    /// Waits until nothing is left to undo, and the accounts at the upstream, in order, are exactly those of live credentials. Returns these
+    /// credentials.
+    pub fn settled_with(&self, accounts: impl Fn() -> Vec<String>, upstream: &str, what: &str) -> BTreeSet<String> {
         let began = Watch::start();
         loop {
             let pending = self.leases(upstream, pb::UpstreamState::Pending);
             let live = self.leases(upstream, pb::UpstreamState::Live);
-            let (active, roles) = (self.active(upstream), cluster.roles_of(upstream));
+            let (active, roles) = (self.active(upstream), accounts());
             let of_leases: BTreeSet<String> = live.values().map(|lease| lease.credential_id.clone()).collect();
             if pending.is_empty() && of_leases == active && live.keys().eq(roles.iter()) {
                 return active;
@@ -254,11 +283,15 @@ pub async fn exchange(agent: Channel, ask: pb::ExchangeRequest) -> Result<pb::Is
 }
 
 pub fn wanted(upstream: &str, task: &str, scope: &str, request_id: &str) -> pb::ExchangeRequest {
+    wanted_of(pb::CredentialKind::Postgres, upstream, task, scope, request_id)
+}
+
+pub fn wanted_of(kind: pb::CredentialKind, upstream: &str, task: &str, scope: &str, request_id: &str) -> pb::ExchangeRequest {
     pb::ExchangeRequest {
         task: Some(pb::exchange_request::Task::TaskId(task.to_owned())),
         upstream: upstream.into(),
         scopes: vec![scope.into()],
-        kind: pb::CredentialKind::Postgres.into(),
+        kind: kind.into(),
         ttl: Some(prost_types::Duration { seconds: 900, nanos: 0 }),
         purpose: "a test".into(),
         request_id: request_id.to_owned(),

@@ -7,7 +7,7 @@ use super::cluster::{ADMIN_PASSWORD, cluster};
 use super::rig::{Rig, login, wanted};
 
 /// The files under a directory, with their contents.
-fn files(dir: &Path, found: &mut Vec<(String, Vec<u8>)>) {
+pub fn files(dir: &Path, found: &mut Vec<(String, Vec<u8>)>) {
     for entry in std::fs::read_dir(dir).unwrap().flatten() {
         let path = entry.path();
         if path.is_dir() {

@@ -15,12 +15,14 @@ import { canonicalArguments } from './verify/arguments.js';
 
 /** The kind of a credential. */
 export type Kind =
-  | 'jwt' | 'reference' | 'x509' | 'ssh' | 'postgres' | 'oauth' | 'aws' | 'github' | 'secret' | 'mysql' | 'redis';
+  | 'jwt' | 'reference' | 'x509' | 'ssh' | 'postgres' | 'oauth' | 'aws' | 'github' | 'secret' | 'mysql' | 'redis'
+  | 'federation';
 
 const KINDS: Record<Kind, CredentialKind> = {
   jwt: CredentialKind.JWT, reference: CredentialKind.REFERENCE, x509: CredentialKind.X509, ssh: CredentialKind.SSH,
   postgres: CredentialKind.POSTGRES, oauth: CredentialKind.OAUTH, aws: CredentialKind.AWS, github: CredentialKind.GITHUB,
   secret: CredentialKind.SECRET, mysql: CredentialKind.MYSQL, redis: CredentialKind.REDIS,
+  federation: CredentialKind.FEDERATION,
 };
 
 /** The lifetime of a credential when none is asked for, in seconds (`ExchangeRequest.ttl`). */

@@ -13,7 +13,7 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Body as HttpBody;
 use prost::Message;
-use prost::encoding::{WireType, decode_key, decode_varint};
+use prost::encoding::{WireType, decode_key, decode_varint, encode_key, encode_varint};
 use prost_types::field_descriptor_proto::Type;
 use prost_types::{DescriptorProto, FileDescriptorSet};
 use tonic::Status;
@@ -34,6 +34,11 @@ const PACKAGE: &str = "mayfly.v1";
 
 /// Fields that affect how a request is carried out and not what it asks for: the same approval is valid for any value of them.
 const SENT: [&str; 3] = ["request_id", "confirmation", "dry_run"];
+
+/// Whether a field carries a secret, by the message's full name.
+fn is_secret(of: &str, field: &str) -> bool {
+    pb::REDACTED_FIELDS.contains(&(of, field))
+}
 
 /// The messages of the contract by full name, and the request message of each rpc by path.
 struct Contract {
@@ -102,23 +107,32 @@ fn fields(mut rest: &[u8]) -> Option<Vec<Field<'_>>> {
 }
 
 /// The parts of a request that an approval covers: its bytes without the `SENT` fields, its text for approvers, and whether it is a dry
-/// run.
-fn read(of: &str, request: &[u8]) -> Option<(Vec<u8>, String, bool)> {
+/// run. The bytes are recorded as a digest and the text is shown, so a keyed digest of a secret stands for it in the bytes, and nothing of it
+/// in the text.
+fn read(of: &str, request: &[u8], keyed: impl Fn(&[u8]) -> Vec<u8>) -> Option<(Vec<u8>, String, bool)> {
     let message = CONTRACT.messages.get(of)?;
     let named = |field: &Field<'_>| {
         let known = message.field.iter().find(|f| u32::try_from(f.number()) == Ok(field.tag));
         known.map_or("", |f| f.name())
     };
-    let (mut kept, mut dry_run) = (Vec::new(), false);
+    let (mut kept, mut shown, mut dry_run) = (Vec::new(), Vec::new(), false);
     for field in fields(request)? {
         let name = named(&field);
         dry_run |= name == "dry_run" && field.number != 0;
-        if !SENT.contains(&name) {
+        if is_secret(of, name) {
+            encode_key(field.tag, WireType::LengthDelimited, &mut kept);
+            encode_key(field.tag, WireType::LengthDelimited, &mut shown);
+            let digest = keyed(field.bytes);
+            encode_varint(digest.len() as u64, &mut kept);
+            kept.extend_from_slice(&digest);
+            encode_varint(0, &mut shown);
+        } else if !SENT.contains(&name) {
             kept.extend_from_slice(field.whole);
+            shown.extend_from_slice(field.whole);
         }
     }
     let mut text = String::new();
-    write(&mut text, of, &kept, 0);
+    write(&mut text, of, &shown, 0);
     let text = stripped(&text);
     let short = text.char_indices().map(|(at, _)| at).take_while(|at| *at <= limits::CALL_TEXT_BYTES).last().unwrap_or(0);
     let whole = text.len() <= limits::CALL_TEXT_BYTES;
@@ -145,6 +159,7 @@ fn write(text: &mut String, of: &str, bytes: &[u8], depth: usize) {
         text.push_str(known.name());
         text.push_str(": ");
         match (known.r#type(), field.wire) {
+            _ if is_secret(of, known.name()) => text.push_str("(not shown)"),
             (Type::Message, WireType::LengthDelimited) => {
                 text.push('{');
                 write(text, known.type_name(), field.bytes, depth + 1);
@@ -195,7 +210,7 @@ where
     let body = body.to_bytes();
     // A body that is not one request in one uncompressed frame is left to the codec, which refuses it.
     let request = body.get(FRAME..).filter(|_| body.first() == Some(&0));
-    let Some(read) = request.and_then(|request| read(of, request)) else {
+    let Some(read) = request.and_then(|request| read(of, request, |secret| authority.sealer.digest(secret))) else {
         return serve(Request::from_parts(parts, Body::new(Full::new(body)))).await;
     };
     let author = match &operator {
@@ -242,11 +257,32 @@ mod tests {
     use mayfly_authority::admission::operator_calls::ApprovalMode;
     use mayfly_proto::mayfly::v1 as wire;
 
+    fn keyed(secret: &[u8]) -> Vec<u8> {
+        vec![secret.len() as u8]
+    }
+
+    #[test]
+    fn a_secret_is_neither_in_the_bytes_nor_in_the_text_and_another_one_is_another_request() {
+        let ask = |value: &'static [u8]| wire::PutSecretRequest {
+            upstream: "sentry".into(),
+            secret: Some(wire::put_secret_request::Secret::Value(value.into())),
+            ..Default::default()
+        };
+        let of = ".mayfly.v1.PutSecretRequest";
+        let (bytes, text, _) = read(of, &ask(b"marker-1").encode_to_vec(), keyed).unwrap();
+        assert!(!bytes.windows(6).any(|w| w == b"marker"), "{bytes:?}");
+        assert_eq!(text, "upstream: \"sentry\", value: (not shown)");
+        assert_ne!(read(of, &ask(b"marker-22").encode_to_vec(), keyed).unwrap().0, bytes);
+        let of = ".mayfly.v1.LookupTokenRequest";
+        let ask = wire::LookupTokenRequest { by: Some(wire::lookup_token_request::By::Token("marker".into())) };
+        assert_eq!(read(of, &ask.encode_to_vec(), keyed).unwrap().1, "token: (not shown)");
+    }
+
     #[test]
     fn a_request_is_read_for_people_and_how_it_is_sent_is_no_part_of_it() {
         let ask = wire::RetireKeyRequest { key_id: "k1".into(), reason: "old\u{202e}".into(), ..Default::default() };
         let of = ".mayfly.v1.RetireKeyRequest";
-        let (bytes, text, dry_run) = read(of, &ask.encode_to_vec()).unwrap();
+        let (bytes, text, dry_run) = read(of, &ask.encode_to_vec(), keyed).unwrap();
         assert!(text.contains("key_id: \"k1\"") && text.contains("reason: ") && !text.contains('\u{202e}'), "{text}");
         assert!(!dry_run);
         let again = wire::RetireKeyRequest {
@@ -255,17 +291,17 @@ mod tests {
             request_id: "r1".into(),
             ..ask.clone()
         };
-        let (same, _, dry_run) = read(of, &again.encode_to_vec()).unwrap();
+        let (same, _, dry_run) = read(of, &again.encode_to_vec(), keyed).unwrap();
         assert!(dry_run && same == bytes);
         let other = wire::RetireKeyRequest { key_id: "k2".into(), ..ask };
-        assert_ne!(read(of, &other.encode_to_vec()).unwrap().0, bytes);
-        assert!(read(of, &[0xff, 0xff]).is_none());
+        assert_ne!(read(of, &other.encode_to_vec(), keyed).unwrap().0, bytes);
+        assert!(read(of, &[0xff, 0xff], keyed).is_none());
     }
 
     #[test]
     fn long_requests_are_shown_in_part() {
         let ask = wire::RetireKeyRequest { reason: "ä".repeat(limits::CALL_TEXT_BYTES), ..Default::default() };
-        let (_, text, _) = read(".mayfly.v1.RetireKeyRequest", &ask.encode_to_vec()).unwrap();
+        let (_, text, _) = read(".mayfly.v1.RetireKeyRequest", &ask.encode_to_vec(), keyed).unwrap();
         assert!(text.len() < limits::CALL_TEXT_BYTES + 64 && text.contains("bytes)"));
     }
 

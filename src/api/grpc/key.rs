@@ -13,7 +13,7 @@ use mayfly_authority::authority::Authority;
 use mayfly_authority::tasks::Actor;
 use mayfly_authority::trust::keys::{KeyRemoval, KeyRemovalResult};
 use mayfly_base::limits;
-use mayfly_base::refusal::{Error, Refusal};
+use mayfly_base::refusal::{Error, Reason, Refusal};
 use mayfly_credential::keyring;
 use mayfly_ledger::record::{KeyPurpose, KeyState};
 use mayfly_policy::{admin, exchange_request};
@@ -51,9 +51,20 @@ impl KeyApi {
         }
     }
 
-    /// The issuer of an environment; empty for keys that belong to no environment.
+    /// The issuer of a key's environment, or of the upstream whose assertions it signs; empty for keys that belong to no environment.
     fn issuer_of(&self, environment: &str) -> String {
+        // Both are below the base of the issuers.
         if environment.is_empty() { String::new() } else { self.0.decider.issuer_of(environment) }
+    }
+
+    /// The environment of an upstream, and the issuer path of its assertions.
+    fn of_upstream(&self, name: &str) -> Result<(String, String), Error> {
+        let compiled = self.0.catalog.now();
+        let found = compiled.upstream(name).ok_or_else(|| request_checks::not_found(format!("there is no upstream {name}")))?;
+        let path = self.0.assertion_keys(&found.upstream).map(|(path, _)| path).ok_or_else(|| {
+            request_checks::not_found(format!("upstream {name} has no issuer for assertions: kinds federation and aws have one"))
+        })?;
+        Ok((found.upstream.environment.clone(), path))
     }
 
     async fn show(&self, id: &str) -> Result<Option<pb::Key>, Error> {
@@ -67,12 +78,30 @@ impl KeyApi {
                 self.of_issuer(&exchange_request::text("issuer", issuer, limits::NAME_BYTES * 4)?)?
             }
             Some(pb::get_jwks_request::Of::Environment(name)) => self.known(&exchange_request::name("environment", name)?)?,
-            None => return Err(Error::Refusal(Refusal::field("of", "is missing: name an issuer or an environment"))),
+            Some(pb::get_jwks_request::Of::Upstream(name)) => {
+                let (_, path) = self.of_upstream(&exchange_request::name("upstream", name)?)?;
+                return self.assertion_jwks(&path).await;
+            }
+            None => {
+                return Err(Error::Refusal(Refusal::field("of", "is missing: name an issuer, an environment or an upstream")));
+            }
         };
         let (jwks, head) = self.0.ledger.settled(|s| (keyring::jwks(&s.keys, &environment), s.head)).await?;
         Ok(pb::GetJwksResponse {
             jwks,
             issuer: self.0.decider.issuer_of(&environment),
+            at_seq: head.as_u64(),
+            max_age: Some(wire::duration(limits::JWKS_MAX_AGE_MS)),
+        })
+    }
+
+    async fn assertion_jwks(&self, path: &str) -> Result<pb::GetJwksResponse, Error> {
+        let (jwks, head) = self.0.ledger.settled(|s| (keyring::jwks_of_path(&s.keys, path), s.head)).await?;
+        let none = || Refusal::new(Reason::NotReady, format!("the issuer {} has no key yet", self.issuer_of(path)));
+        let (jwks, _) = jwks.ok_or_else(|| none().retry(std::time::Duration::from_secs(60)))?;
+        Ok(pb::GetJwksResponse {
+            jwks,
+            issuer: self.issuer_of(path),
             at_seq: head.as_u64(),
             max_age: Some(wire::duration(limits::JWKS_MAX_AGE_MS)),
         })
@@ -90,7 +119,7 @@ impl KeyApi {
         let page = NamePageRequest::of(ask.page_size, &ask.page_token, &ask)?;
         let fits = |k: &mayfly_ledger::state::ManagedKey| {
             purpose.is_none_or(|p| k.purpose == p)
-                && sees.as_ref().is_none_or(|sees| sees.has(&k.environment))
+                && sees.as_ref().is_none_or(|sees| sees.has(k.purpose.environment_of(&k.environment)))
                 && environment.as_ref().is_none_or(|e| *k.environment == **e && k.purpose == KeyPurpose::AccessToken)
                 && match state {
                     Some(state) => k.state == state,
@@ -111,13 +140,20 @@ impl KeyApi {
         Ok(pb::ListKeysResponse { keys, next_page_token })
     }
 
-    fn rotation(&self, ask: &pb::RotateKeyRequest) -> Result<Rotation, Error> {
-        let purpose = wire::purpose_from_pb("purpose", ask.purpose)?;
-        let purpose = purpose.ok_or_else(|| Refusal::field("purpose", "is missing"))?;
-        if purpose == KeyPurpose::X509Ca && self.0.own_domain.is_none() {
-            return Err(Error::Refusal(mayfly_authority::trust::own_domain::not_configured()));
+    /// What a new key serves: an environment, the issuer path of an upstream's assertions, or nothing in particular.
+    fn place(&self, purpose: KeyPurpose, ask: &pb::RotateKeyRequest) -> Result<String, Error> {
+        let upstream = request_checks::filter("upstream", &ask.upstream)?;
+        if (purpose == KeyPurpose::Federation) != upstream.is_some() {
+            let what = "is needed for purpose FEDERATION, and for no other: its keys are of one upstream each";
+            return Err(Error::Refusal(Refusal::field("upstream", what)));
         }
-        let environment =
+        if let Some(name) = upstream {
+            return match ask.issuer.is_empty() && ask.environment.is_empty() {
+                true => Ok(self.of_upstream(name)?.1),
+                false => Err(Error::Refusal(Refusal::field("environment", "must be empty: it is that of the upstream"))),
+            };
+        }
+        let place =
             match (request_checks::filter("issuer", &ask.issuer)?, request_checks::filter("environment", &ask.environment)?) {
                 (Some(_), _) | (_, Some(_)) if of_none(purpose) => {
                     let what = "must be empty: checkpoints and the CA of our own trust domain are of no environment";
@@ -138,6 +174,16 @@ impl KeyApi {
                     return Err(Error::Refusal(Refusal::field("issuer", "is missing: name an issuer or an environment")));
                 }
             };
+        Ok(place)
+    }
+
+    fn rotation(&self, ask: &pb::RotateKeyRequest) -> Result<Rotation, Error> {
+        let purpose = wire::purpose_from_pb("purpose", ask.purpose)?;
+        let purpose = purpose.ok_or_else(|| Refusal::field("purpose", "is missing"))?;
+        if purpose == KeyPurpose::X509Ca && self.0.own_domain.is_none() {
+            return Err(Error::Refusal(mayfly_authority::trust::own_domain::not_configured()));
+        }
+        let environment = self.place(purpose, ask)?;
         let ahead_ms = match &ask.publish_ahead {
             // 0 means at once. `exchange_request::duration` refuses 0, so it is handled separately.
             Some(d) if d.seconds == 0 && d.nanos == 0 => Some(0),
@@ -154,7 +200,7 @@ impl KeyApi {
         let operator = request_checks::operator(actor)?;
         // An operator who manages no keys is refused before the answer reveals whether the environment exists.
         let rotation = self.rotation(ask).or_else(|no| self.0.scope::<admin::ManageKeys>(operator).and(Err(no)))?;
-        let environment = Some(&*rotation.environment).filter(|e| !e.is_empty());
+        let environment = Some(rotation.purpose.environment_of(&rotation.environment)).filter(|e| !e.is_empty());
         let admitted = match rotation.purpose {
             // The CA key vouches for everybody in mayfly's own trust domain, including people who sign in.
             KeyPurpose::X509Ca => self.0.admit_two(operator, environment, "it makes a root of our own CA")?,
@@ -179,7 +225,8 @@ impl KeyApi {
         ask: (&str, bool, Option<&pb::Confirmation>),
     ) -> Result<(KeyRemoval, Admitted<admin::ManageKeys>), Error> {
         let key = exchange_request::name("key_id", key)?;
-        let environment = self.0.ledger.peek(|s| s.keys.get(key.as_str()).map(|k| k.environment.to_string()));
+        let environment =
+            self.0.ledger.peek(|s| s.keys.get(key.as_str()).map(|k| k.purpose.environment_of(&k.environment).to_owned()));
         let none = || request_checks::not_found(format!("there is no key {key}"));
         // For a key that belongs to no environment, the operator needs the permission in all environments.
         let admitted = self.0.admit_to_found(request_checks::operator(actor)?, environment.as_deref())?.ok_or_else(none)?;

@@ -23,11 +23,11 @@ pub async fn list(a: &Authority, actor: &Actor, ask: pb::ListLeasesRequest) -> R
     };
     let wanted = match pb::UpstreamState::try_from(ask.state) {
         Ok(pb::UpstreamState::Unspecified) => None,
-        Ok(state @ (pb::UpstreamState::Live | pb::UpstreamState::Pending)) => Some(state),
+        Ok(state @ (pb::UpstreamState::Live | pb::UpstreamState::Pending | pb::UpstreamState::Making)) => Some(state),
         _ => {
             return Err(Error::Refusal(Refusal::field(
                 "state",
-                "must be LIVE or PENDING; leases that were undone or given up are in the audit log",
+                "must be LIVE, PENDING or MAKING; leases that were undone or given up are in the audit log",
             )));
         }
     };
@@ -59,6 +59,13 @@ pub async fn list(a: &Authority, actor: &Actor, ask: pb::ListLeasesRequest) -> R
     Ok(pb::ListLeasesResponse { leases, next_page_token: after.map_or_else(String::new, |id| id.to_string()) })
 }
 
+/// One open lease.
+pub async fn show(a: &Authority, actor: &Actor, ask: &pb::GetLeaseRequest) -> Result<pb::GetLeaseResponse, Error> {
+    let id = exchange_request::id("lease_id", &ask.lease_id)?;
+    let listed = a.show_lease(request_checks::operator(actor)?, id).await?;
+    Ok(pb::GetLeaseResponse { lease: Some(lease_to_pb(a, &listed)) })
+}
+
 /// Has the deletion of a lease's credential tried at once.
 pub async fn retry(a: &Authority, actor: &Actor, ask: &pb::RetryLeaseRequest) -> Result<pb::RetryLeaseResponse, Error> {
     let id = exchange_request::id("lease_id", &ask.lease_id)?;
@@ -79,22 +86,30 @@ pub async fn abandon(a: &Authority, actor: &Actor, ask: &pb::AbandonLeaseRequest
 
 fn state(listed: &ListedLease) -> pb::UpstreamState {
     match listed.standing {
-        LeaseStatus::InMaking | LeaseStatus::Somebodys => pb::UpstreamState::Live,
-        LeaseStatus::ToUndo(_) => pb::UpstreamState::Pending,
+        _ if listed.cause().is_some() => pb::UpstreamState::Pending,
+        LeaseStatus::InMaking => pb::UpstreamState::Making,
+        LeaseStatus::Somebodys | LeaseStatus::ToUndo(_) => pb::UpstreamState::Live,
     }
 }
 
 fn lease_to_pb(a: &Authority, listed: &ListedLease) -> pb::Lease {
     let state = state(listed);
     let next = a.system.wall().plus(listed.next_in_ms);
+    let lease = &listed.lease;
     pb::Lease {
         lease_id: listed.id.to_string(),
-        upstream: listed.lease.upstream.to_string(),
-        credential_id: listed.lease.credential.to_string(),
+        upstream: lease.upstream.to_string(),
+        credential_id: lease.credential.to_string(),
         state: state.into(),
-        what: listed.lease.handle.to_string(),
+        what: lease.handle.to_string(),
         attempts: listed.attempts,
         next_attempt: (state == pb::UpstreamState::Pending).then(|| wire::timestamp(next)),
         last_error: listed.last.clone(),
+        opened_at: Some(wire::timestamp(lease.opened_at)),
+        kind: i32::try_from(lease.kind).unwrap_or_default(),
+        task_id: lease.task.to_string(),
+        cause: listed.cause().map(|cause| cause.to_string()).unwrap_or_default(),
+        ends_at: Some(lease.ends_at).filter(|at| at.0 > 0).map(wire::timestamp),
+        watched: listed.watched,
     }
 }

@@ -174,6 +174,7 @@ lists!(
     ListFollowersRequest -> ListFollowersResponse.followers,
     ListKeysRequest -> ListKeysResponse.keys,
     ListLeasesRequest -> ListLeasesResponse.leases,
+    ListSecretsRequest -> ListSecretsResponse.secrets,
     ListLocksRequest -> ListLocksResponse.locks,
     ListRulesRequest -> ListRulesResponse.rules,
     ListTrustDomainsRequest -> ListTrustDomainsResponse.trust_domains,
@@ -252,6 +253,7 @@ paged!(
     ListTrustDomainsRequest,
     ListUpstreamsRequest,
     ListBindingsRequest,
+    ListSecretsRequest,
     ListCredentialsRequest
 );
 

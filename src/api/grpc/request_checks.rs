@@ -100,14 +100,6 @@ pub fn refused_in<'a>(
     }
 }
 
-/// The refusal for an rpc that the contract has and this version does not implement.
-pub fn not_served<T>(rpc: &str) -> Result<T, Status> {
-    Err(status(Error::Refusal(
-        Refusal::new(Reason::NotServed, format!("{rpc} is not served by this version"))
-            .way_out("mayfly status shows the version of the server"),
-    )))
-}
-
 /// The operator of an actor. A workload is refused with a pointer to the admin listener.
 pub fn operator(actor: &Actor) -> Result<&Operator, Error> {
     match actor {

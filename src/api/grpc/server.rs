@@ -62,6 +62,8 @@ impl ServerApi {
     async fn status(&self, actor: &Actor) -> Result<pb::GetStatusResponse, Error> {
         let a = &self.0;
         let sees = a.scope::<admin::Observe>(request_checks::operator(actor)?)?;
+        // Otherwise, a grant that just ended would be told of some seconds later.
+        a.look_at_connections().await;
         let (wall, steady) = (a.system.shown(), a.system.steady());
         let (began, began_steady) = a.began;
         let up = steady.saturating_sub(began_steady);
@@ -268,6 +270,8 @@ impl ServerApi {
         let verdicts = a.decider.verdicts.counts();
         let compiled = a.catalog.now();
         let seen = |upstream: &str| compiled.upstream(upstream).is_some_and(|r| sees.has(&r.upstream.environment));
+        // Reads the state itself.
+        let secrets_to_rotate = a.secrets_to_rotate() as u64;
         let counted = a.ledger.peek(|s| pb::Counts {
             credentials: s.credentials.len() as u64,
             tasks: tasks.open,
@@ -280,6 +284,8 @@ impl ServerApi {
             followers_beyond: a.followers.beyond().len() as u64,
             leases: s.leases.len() as u64,
             leases_failing: a.leases.failing() as u64,
+            secrets_to_rotate,
+            secret_rotations_failing: a.rotations.failing() as u64,
             connections: a.peers.len(),
             upstreams: s.upstreams.len() as u64,
             trust_domains: s.bundles.values().filter(|b| !b.removed).count() as u64,

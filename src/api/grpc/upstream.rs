@@ -7,8 +7,8 @@ use tonic::{Request, Response, Status};
 use super::super::status::problem;
 use super::super::wire;
 use super::page::{NamePageRequest, within_bytes};
-use super::request_checks::{self, not_served, refused};
-use super::{binding, lease};
+use super::request_checks::{self, refused};
+use super::{binding, connection, lease, secret};
 use mayfly_authority::admission::operators::OperatorScope;
 use mayfly_authority::authority::Authority;
 use mayfly_authority::registry::inventory::Inventory;
@@ -129,6 +129,7 @@ impl UpstreamApi {
             findings: found.iter().map(wire::finding_to_pb).collect(),
             live_credentials: live,
             last_used_at: last_used.map(wire::timestamp),
+            connection: self.0.connection_of(upstream).map(connection::to_pb),
             ..shown
         }
     }
@@ -258,8 +259,51 @@ impl UpstreamService for UpstreamApi {
         self.test(&actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "test_upstream"))
     }
 
-    async fn put_secret(&self, _: Request<pb::PutSecretRequest>) -> Result<Response<pb::PutSecretResponse>, Status> {
-        not_served("PutSecret")
+    async fn connect_upstream(
+        &self,
+        request: Request<pb::ConnectUpstreamRequest>,
+    ) -> Result<Response<pb::ConnectUpstreamResponse>, Status> {
+        let actor = request_checks::actor(&self.0, &request, "connect_upstream")?;
+        let answer = connection::connect(&self.0, &actor, request.get_ref()).await;
+        answer.map(Response::new).map_err(refused(&self.0, &actor, "connect_upstream"))
+    }
+
+    async fn complete_connection(
+        &self,
+        request: Request<pb::CompleteConnectionRequest>,
+    ) -> Result<Response<pb::CompleteConnectionResponse>, Status> {
+        let actor = request_checks::actor(&self.0, &request, "complete_connection")?;
+        let answer = connection::complete(&self.0, &actor, request.into_inner()).await;
+        answer.map(Response::new).map_err(refused(&self.0, &actor, "complete_connection"))
+    }
+
+    async fn disconnect_upstream(
+        &self,
+        request: Request<pb::DisconnectUpstreamRequest>,
+    ) -> Result<Response<pb::DisconnectUpstreamResponse>, Status> {
+        let actor = request_checks::actor(&self.0, &request, "disconnect_upstream")?;
+        let answer = connection::disconnect(&self.0, &actor, request.get_ref()).await;
+        answer.map(Response::new).map_err(refused(&self.0, &actor, "disconnect_upstream"))
+    }
+
+    async fn put_secret(&self, request: Request<pb::PutSecretRequest>) -> Result<Response<pb::PutSecretResponse>, Status> {
+        let actor = request_checks::actor(&self.0, &request, "put_secret")?;
+        secret::put(&self.0, &actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "put_secret"))
+    }
+
+    async fn list_secrets(&self, request: Request<pb::ListSecretsRequest>) -> Result<Response<pb::ListSecretsResponse>, Status> {
+        let actor = request_checks::actor(&self.0, &request, "list_secrets")?;
+        let listed = within_bytes(request.get_ref(), |ask| secret::list(&self.0, &actor, ask));
+        listed.await.map(Response::new).map_err(refused(&self.0, &actor, "list_secrets"))
+    }
+
+    async fn remove_secret(
+        &self,
+        request: Request<pb::RemoveSecretRequest>,
+    ) -> Result<Response<pb::RemoveSecretResponse>, Status> {
+        let actor = request_checks::actor(&self.0, &request, "remove_secret")?;
+        let answer = secret::remove(&self.0, &actor, request.get_ref()).await;
+        answer.map(Response::new).map_err(refused(&self.0, &actor, "remove_secret"))
     }
 
     async fn list_bindings(
@@ -281,6 +325,11 @@ impl UpstreamService for UpstreamApi {
         let actor = request_checks::actor(&self.0, &request, "list_leases")?;
         let listed = within_bytes(request.get_ref(), |ask| lease::list(&self.0, &actor, ask));
         listed.await.map(Response::new).map_err(refused(&self.0, &actor, "list_leases"))
+    }
+
+    async fn get_lease(&self, request: Request<pb::GetLeaseRequest>) -> Result<Response<pb::GetLeaseResponse>, Status> {
+        let actor = request_checks::actor(&self.0, &request, "get_lease")?;
+        lease::show(&self.0, &actor, request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "get_lease"))
     }
 
     async fn retry_lease(&self, request: Request<pb::RetryLeaseRequest>) -> Result<Response<pb::RetryLeaseResponse>, Status> {

@@ -9,7 +9,7 @@ use mayfly_proto::mayfly::v1 as pb;
 
 /// A key without its private part. `issuer`: the issuer of its environment.
 pub fn key_to_pb(id: &str, key: &ManagedKey, issuer: &str) -> pb::Key {
-    let tokens = key.purpose == KeyPurpose::AccessToken;
+    let tokens = matches!(key.purpose, KeyPurpose::AccessToken | KeyPurpose::Federation);
     let verifies_until = match key.state {
         KeyState::Retired => timestamp_or_none(key.since.plus(RotationSchedule::of(key.purpose).verifies_ms)),
         KeyState::Removed | KeyState::Compromised => Some(timestamp(key.since)),
@@ -27,7 +27,7 @@ pub fn key_to_pb(id: &str, key: &ManagedKey, issuer: &str) -> pb::Key {
         purpose: key.purpose as i32,
         state: key.state as i32,
         issuer: if tokens { issuer.to_owned() } else { String::new() },
-        environment: key.environment.to_string(),
+        environment: key.purpose.environment_of(&key.environment).to_owned(),
         algorithm: key.algorithm.to_string(),
         public_jwk: jwk(id, key).and_then(|jwk| String::from_utf8(jwk).ok()).unwrap_or_default(),
         created_at: timestamp_or_none(key.created_at),

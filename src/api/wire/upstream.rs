@@ -56,8 +56,15 @@ pub fn upstream_to_pb(upstream: &Upstream, version: &DocumentVersion) -> pb::Ups
         settings: upstream.settings.iter().filter_map(|(kind, section)| settings_to_pb(kind, section)).collect(),
         author: version.by.as_ref().map(|by| super::identity_of_who(by)),
         at: super::timestamp_or_none(version.at),
+        rotation: upstream.rotation.and_then(seconds),
+        variable: variable_of(upstream),
         ..pb::Upstream::default()
     }
+}
+
+/// The environment variable that programs read the upstream's static secret from.
+fn variable_of(upstream: &Upstream) -> String {
+    mayfly_credential::secret::stored_settings(&upstream.settings).and_then(|s| s.variable).unwrap_or_default()
 }
 
 fn settings_to_pb(kind: &str, section: &serde_json::Value) -> Option<pb::KindSettings> {
@@ -83,6 +90,7 @@ pub fn finding_to_pb(finding: &UpstreamFinding) -> pb::RegistrationFinding {
         FindingKind::Ownerless => pb::RegistrationProblem::Ownerless,
         FindingKind::Unused => pb::RegistrationProblem::Unused,
         FindingKind::Broad => pb::RegistrationProblem::Broad,
+        FindingKind::SignIn => pb::RegistrationProblem::SignIn,
     };
     pb::RegistrationFinding { problem: problem.into(), text: finding.text.clone(), at: finding.at.map(timestamp) }
 }
@@ -129,6 +137,9 @@ pub fn upstream_document(upstream: &pb::Upstream) -> Result<String, Refusal> {
     let ttl = ttl(upstream)?;
     if !ttl.is_empty() {
         put(&mut root, "ttl", ttl);
+    }
+    if let Some(ms) = exchange_request::duration("upstream.rotation", upstream.rotation.as_ref())? {
+        put(&mut root, "rotation", duration_text(ms));
     }
     let mut jwt = Table::new();
     if !upstream.algorithm.is_empty() && upstream.kinds.contains(&i32::from(Kind::Jwt.tag())) {

@@ -19,6 +19,7 @@ use mayfly_base::system::Stopwatch;
 use mayfly_credential::jwt::{Jwks, authentic, peek_kid, signed_by};
 use mayfly_credential::keyring::jwk;
 use mayfly_credential::reference::{PREFIX, ReferenceToken};
+use mayfly_credential::token::token_digest;
 use mayfly_ledger::commit::sha256;
 use mayfly_ledger::reader::history::HistoryRecord;
 use mayfly_ledger::reader::history_query::{CancelFlag, HistoryQuery};
@@ -224,10 +225,13 @@ impl Authority {
                 self.has_to_have_a_record(token, removed)?;
                 Some(TokenStatus::Forged { key })
             }
+            // An assertion: its issuer and its key are of its upstream.
+            (None, Some(found)) if found.issued()?.token_digest == sha256(input.as_bytes()) => Some(TokenStatus::Issued(found)),
             (None, Some(found)) => Some(TokenStatus::Altered(found)),
             (None, None) => match (named, removed) {
                 (Some(id), Some(removed)) => return Err(not_kept(&format!("credential {id}"), removed)),
-                _ => None,
+                // Perhaps a token that an upstream made.
+                _ => self.look_up_digest(token_digest(token)).await.ok().flatten().map(TokenStatus::Issued),
             },
         })
     }

@@ -200,6 +200,14 @@ impl Authority {
         by([("taken", taken), ("refused", refused)].map(|(what, n)| (what, n.load(Relaxed))))
     }
 
+    fn upstream_calls(&self) -> Values {
+        by_all(self.leases.upstream_health().into_iter().flat_map(|one| {
+            let row =
+                move |(call, outcome, n): (&str, &str, u64)| ([one.upstream.clone(), call.to_owned(), outcome.to_owned()], n);
+            one.counts.into_iter().map(row)
+        }))
+    }
+
     fn failing_sources(&self) -> Values {
         let failing = |s: SourceState| ([s.kind.as_str().to_owned(), s.name], u64::from(!s.problem.is_empty()));
         by_all(self.sources().into_iter().map(failing))
@@ -267,6 +275,11 @@ impl Authority {
             Name::WebhookBehind => hook(&|h| durable.as_u64().saturating_sub(h.seq.as_u64())),
             Name::Leases => state(|s| s.leases.len()),
             Name::LeasesFailing => one(self.leases.failing()),
+            Name::UpstreamsAwaitingSignIn => one(self.awaiting_sign_in()),
+            Name::SecretsToRotate => one(self.secrets_to_rotate()),
+            Name::SecretRotationsFailing => one(self.rotations.failing()),
+            Name::UpstreamCalls => self.upstream_calls(),
+            Name::UpstreamUnanswering => by(self.leases.upstream_health().into_iter().map(|u| (u.upstream, u64::from(u.open)))),
             Name::StoreBytes => one(self.ledger.store().bytes()),
             Name::StoreFreeBytes => one_of(self.ledger.store().reserve().and_then(|reserve| reserve.free())),
             Name::Waiting => one(self.intake.load().waiting),

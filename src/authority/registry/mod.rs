@@ -6,6 +6,7 @@
 
 pub mod bindings;
 pub mod changes;
+mod connections;
 pub mod documents;
 pub mod inventory;
 pub mod policies;

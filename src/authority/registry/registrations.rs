@@ -130,6 +130,11 @@ impl Authority {
         {
             tracing::warn!(%error, upstream = %new.name, "a key for passwords could not be made yet");
         }
+        if !terms.dry_run
+            && let Err(error) = self.tend_assertions(&new.environment).await
+        {
+            tracing::warn!(%error, upstream = %new.name, "a key for assertions could not be made yet");
+        }
         Ok(changed)
     }
 
@@ -337,7 +342,7 @@ impl Authority {
     }
 
     /// A durable registration in effect.
-    pub(super) async fn standing_of(&self, name: &str) -> Result<Option<(Upstream, Arc<DocumentVersion>)>, Error> {
+    pub(crate) async fn standing_of(&self, name: &str) -> Result<Option<(Upstream, Arc<DocumentVersion>)>, Error> {
         let Some(version) = self.document(DocumentTable::Upstreams, name).await? else { return Ok(None) };
         Ok(Some((registered(&version)?, version)))
     }

@@ -4,13 +4,25 @@ use crate::admission::Admitted;
 use crate::authority::Authority;
 use crate::tasks::IdempotencyKey;
 use mayfly_base::refusal::{Error, Reason, Refusal};
-use mayfly_credential::lease::{LeaseStatus, ListedLease, abandoned};
+use mayfly_credential::lease::{ListedLease, abandoned};
 use mayfly_identity::caller::Operator;
 use mayfly_ledger::ProposalKind;
 use mayfly_policy::admin;
 use mayfly_verify::seq::LeaseId;
 
 impl Authority {
+    /// One open lease, for an operator who may observe its environment.
+    pub async fn show_lease(&self, operator: &Operator, id: LeaseId) -> Result<ListedLease, Error> {
+        let found = self.leases.one(id).await?;
+        let sees = self.scope::<admin::Observe>(operator)?;
+        let compiled = self.catalog.now();
+        let seen = found.filter(|l| match compiled.upstream(&l.lease.upstream) {
+            Some(registered) => sees.has(&registered.upstream.environment),
+            None => sees.everywhere(),
+        });
+        seen.ok_or_else(|| none(id).into())
+    }
+
     /// Retries removing a lease's object at once, ahead of the schedule. Returns the state of the lease before that.
     pub async fn retry_lease(&self, operator: &Operator, id: LeaseId) -> Result<ListedLease, Error> {
         let (listed, _) = self.lease_of(operator, id).await?;
@@ -32,7 +44,7 @@ impl Authority {
             return Ok(None);
         }
         let (listed, admitted) = self.lease_of(operator, id).await?;
-        if !matches!(listed.standing, LeaseStatus::ToUndo(_)) {
+        if listed.cause().is_none() {
             let no = Refusal::field(
                 "lease_id",
                 format!(
@@ -44,6 +56,7 @@ impl Authority {
             ));
         }
         self.change(admitted.who(), ProposalKind::Change, abandoned(id, why), named).await?;
+        self.leases.forget_secret(id, &listed.lease).await;
         Ok(Some(listed))
     }
 
@@ -53,13 +66,19 @@ impl Authority {
         let compiled = self.catalog.now();
         let registered = found.as_ref().and_then(|l| compiled.upstream(&l.lease.upstream));
         let environment = registered.map(|r| r.upstream.environment.as_str());
-        let none = || Refusal::new(Reason::NotFound, format!("there is no open lease {id}"));
         // An operator without permission is refused before the answer tells whether the lease exists.
         let admitted = match (&found, environment) {
             // The environment of a removed upstream is unknown, so every environment must permit the action.
             (Some(_), None) => Some(self.admit(operator, None)?),
             (_, environment) => self.admit_to_found(operator, environment)?,
         };
-        found.zip(admitted).ok_or_else(|| none().into())
+        found.zip(admitted).ok_or_else(|| none(id).into())
     }
+}
+
+fn none(id: LeaseId) -> Refusal {
+    let no = Refusal::new(Reason::NotFound, format!("there is no open lease {id}"));
+    no.way_out(
+        "a lease that is closed is in the audit, under its credential and its upstream: mayfly audit search --upstream NAME",
+    )
 }

@@ -1,6 +1,6 @@
 //! The life cycle of signing keys, driven by operators and by time. The plan of each step is made in [`mayfly_credential::keyring`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::admission::Admitted;
 use crate::authority::Authority;
@@ -8,11 +8,11 @@ use crate::revocation::revoke::{RevocationConfirmation, RevocationHits, confirm_
 use crate::tasks::{IdempotencyKey, request_of};
 use mayfly_base::refusal::{Error, Fault, Reason, Refusal};
 use mayfly_credential::CredentialKind;
-use mayfly_credential::keyring::{self, Keyring, RotationPlan, RotationSchedule, value_name};
+use mayfly_credential::keyring::{self, AssertionKeys, ES256, Keyring, RotationPlan, RotationSchedule, value_name};
 use mayfly_ledger::ProposalKind;
-use mayfly_ledger::record::{Author, Event, KeyAdded, KeyPurpose, KeyState, Record};
+use mayfly_ledger::record::{Author, Event, KeyAdded, KeyPurpose, KeyState, Record, federation_path};
 use mayfly_ledger::revocation::Target;
-use mayfly_ledger::state::ManagedKey;
+use mayfly_ledger::state::{ManagedKey, State};
 use mayfly_ledger::upstream::registry::{Kind, Upstream};
 use mayfly_policy::admin;
 use mayfly_verify::seq::Seq;
@@ -171,6 +171,9 @@ impl Authority {
         let Some(key) = after.get_mut(going).filter(|k| k.state == KeyState::Active) else { return Vec::new() };
         key.state = KeyState::Compromised;
         let (purpose, environment) = (key.purpose, key.environment.clone());
+        if purpose == KeyPurpose::Federation && self.assertion_keys_at(&environment).is_err() {
+            return Vec::new();
+        }
         let plan = keyring::due(&after, purpose, &environment, self.system.wall());
         match self.carry_out(plan, purpose, &environment, who).await {
             Ok(records) => records,
@@ -197,11 +200,15 @@ impl Authority {
 
     /// Makes a key, and stores its private part sealed and durable before any record names the key.
     async fn make_key(&self, purpose: KeyPurpose, environment: &str, state: KeyState, ahead_ms: u64) -> Result<KeyAdded, Error> {
+        let algorithm = match purpose {
+            KeyPurpose::Federation => self.assertion_keys_at(environment)?.algorithm,
+            _ => ES256,
+        };
         let (store, sealer, system) = (self.ledger.store(), self.sealer.clone(), self.system.clone());
         let environment = environment.to_owned();
         let ahead_ms = if state == KeyState::Next { ahead_ms } else { 0 };
         let made = tokio::task::spawn_blocking(move || {
-            let new = keyring::generate(purpose, &environment, state, &*sealer, &system)?;
+            let new = keyring::generate_with(algorithm, purpose, &environment, state, &*sealer, &system)?;
             new.published_ahead(ahead_ms).keep(&*store).map_err(Error::Fault)
         });
         made.await.map_err(|e| Fault::new(format!("making a key: {e}")))?
@@ -232,6 +239,67 @@ impl Authority {
         let needed = compiled.upstreams().any(|r| here(&r.upstream)) || has();
         drop(compiled);
         if needed { self.rotate_due_keys(KeyPurpose::Password, environment).await } else { Ok(()) }
+    }
+
+    /// The keys that an upstream needs for its assertions, and their issuer path. `None` if it needs none, or can have none.
+    pub fn assertion_keys(&self, upstream: &Upstream) -> Option<(String, AssertionKeys)> {
+        let kinds = upstream.kinds.iter().filter_map(|kind| CredentialKind::from_number(u32::from(kind.tag())));
+        let needed = kinds.filter_map(|kind| self.leases.assertion_keys(kind, &upstream.settings)).next()?;
+        Some((federation_path(&upstream.environment, &upstream.name)?, needed))
+    }
+
+    /// As [`Authority::assertion_keys`], by the issuer path. Refused: NOT_FOUND where no registration needs keys there, or none any more.
+    fn assertion_keys_at(&self, path: &str) -> Result<AssertionKeys, Refusal> {
+        let compiled = self.catalog.now();
+        let retired = |name: &str| self.ledger.peek(|s| s.upstreams.get(name).is_none_or(|version| version.retired));
+        let all = compiled.upstreams().filter(|r| !retired(&r.upstream.name)).filter_map(|r| self.assertion_keys(&r.upstream));
+        let found = all.filter(|(own, _)| own == path).map(|(_, needed)| needed).next();
+        found.ok_or_else(|| Refusal::new(Reason::NotFound, format!("no upstream needs keys for the issuer path {path}")))
+    }
+
+    /// Makes the first keys of the issuers of assertions in an environment, and keeps to their schedules afterwards.
+    pub(crate) async fn tend_assertions(&self, environment: &str) -> Result<(), Error> {
+        let compiled = self.catalog.now();
+        let here = compiled.upstreams().filter(|r| r.upstream.environment == environment);
+        let upstreams: Vec<_> =
+            here.filter_map(|r| self.assertion_keys(&r.upstream).map(|needed| (r.upstream.name.clone(), needed))).collect();
+        drop(compiled);
+        let read = |s: &State| {
+            let mine =
+                |k: &ManagedKey| k.purpose == KeyPurpose::Federation && k.purpose.environment_of(&k.environment) == environment;
+            let mut issuers: BTreeMap<Box<str>, KeyTable> = BTreeMap::new();
+            for (id, key) in s.keys.iter().filter(|(_, k)| mine(k)) {
+                issuers.entry(key.environment.clone()).or_default().insert(id.clone(), key.clone());
+            }
+            let retired = |name: &String| s.upstreams.get(name.as_str()).is_none_or(|version| version.retired);
+            let retired: BTreeSet<String> =
+                upstreams.iter().map(|(name, _)| name).filter(|name| retired(name)).cloned().collect();
+            (issuers, retired)
+        };
+        let (mut issuers, retired) = self.ledger.peek(read);
+        let mut paths: BTreeMap<String, Option<AssertionKeys>> = issuers.keys().map(|path| (path.to_string(), None)).collect();
+        for (name, (path, needed)) in upstreams {
+            // Undoing what is left of a retired upstream may need assertions.
+            let over = retired.contains(&name)
+                && (!issuers.contains_key(path.as_str())
+                    || self.ledger.peek(|s| s.leases.values().all(|l| *l.upstream != *name)));
+            paths.insert(path, (!over).then_some(needed));
+        }
+        for (path, needed) in paths {
+            let mut keys = issuers.remove(path.as_str()).unwrap_or_default();
+            for _ in 0..STEPS {
+                let plan = keyring::assertions_due(&keys, &path, needed, self.system.wall());
+                if plan.is_empty() {
+                    break;
+                }
+                let records = self.carry_out(plan, KeyPurpose::Federation, &path, &Author::Mayfly("key schedule".into())).await?;
+                self.ledger.commit(ProposalKind::Change, records).await?;
+                let mine = |k: &ManagedKey| k.purpose == KeyPurpose::Federation && *k.environment == *path;
+                keys =
+                    self.ledger.peek(|s| s.keys.iter().filter(|(_, k)| mine(k)).map(|(id, k)| (id.clone(), k.clone())).collect());
+            }
+        }
+        Ok(())
     }
 
     async fn rotate_due_keys(&self, purpose: KeyPurpose, environment: &str) -> Result<(), Error> {
@@ -268,6 +336,9 @@ pub async fn run_key_maintenance(authority: &Authority) {
         if let Err(error) = authority.tend_passwords(environment).await {
             tracing::error!(%error, environment, purpose = keyring::purpose_name(KeyPurpose::Password), "key rotation failed");
         }
+        if let Err(error) = authority.tend_assertions(environment).await {
+            tracing::error!(%error, environment, purpose = keyring::purpose_name(KeyPurpose::Federation), "key rotation failed");
+        }
     }
     // Keys of no environment: those of the ledger, and of the server's own trust domain.
     if let Err(error) = authority.rotate_due_keys(KeyPurpose::Checkpoint, "").await {
@@ -279,6 +350,7 @@ pub async fn run_key_maintenance(authority: &Authority) {
         tracing::error!(%error, "rotation of the own CA's key failed");
     }
     authority.shred_keys().await;
+    authority.sweep_secrets_now().await;
     drop(_one);
     if let Err(error) = authority.update_own_bundle().await {
         tracing::error!(%error, "the bundle of the own trust domain could not be updated with its keys");

@@ -122,6 +122,8 @@ pub fn may_be_event(record: &Record) -> bool {
             | Event::BindingSet(_)
             | Event::KeyAdded(_)
             | Event::KeyChanged(_)
+            | Event::SecretStored(_)
+            | Event::SecretChanged(_)
             | Event::LoggedIn(_)
             | Event::GenerationBegun(_)
             | Event::BackedUp(_)
@@ -163,6 +165,16 @@ pub fn webhook_event(record: &Record, state: &State) -> Option<WebhookEvent> {
         Event::KeyChanged(e) => {
             let data = json!({ "key": e.key, "state": key_state(e.state), "reason": e.reason, "by": author(record) });
             Some(WebhookEvent::new("key.changed", EventEnvironment::Everywhere, data))
+        }
+        Event::SecretStored(e) => {
+            let data = json!({ "upstream": e.upstream, "version": e.version, "step": "stored", "current": e.current, "by": author(record) });
+            Some(WebhookEvent::new("secret.changed", place(&e.environment), data))
+        }
+        Event::SecretChanged(e) => {
+            let step = SecretStep::try_from(e.step).map_or_else(|_| String::new(), |step| format!("{step:?}").to_lowercase());
+            let data =
+                json!({ "upstream": e.upstream, "version": e.version, "step": step, "reason": e.reason, "by": author(record) });
+            Some(WebhookEvent::new("secret.changed", place(&e.environment), data))
         }
         Event::LoggedIn(e) => Some(logged_in(e)),
         Event::GenerationBegun(e) => {
@@ -216,7 +228,7 @@ fn key_added(e: &KeyAdded, record: &Record) -> WebhookEvent {
     let data = json!({
         "key": e.key, "purpose": purpose, "algorithm": e.algorithm, "state": key_state(e.state), "by": author(record),
     });
-    WebhookEvent::new("key.changed", place(&e.environment), data)
+    WebhookEvent::new("key.changed", place(e.purpose().environment_of(&e.environment)), data)
 }
 
 fn key_state(state: i32) -> String {

@@ -37,6 +37,7 @@ pub const TYPES: &[&str] = &[
     "upstream.changed",
     "binding.changed",
     "key.changed",
+    "secret.changed",
     "login",
     "generation.begun",
     "backup.begun",

@@ -54,6 +54,7 @@ fn every_type_is_one_that_some_record_is() {
         Event::UpstreamSet(UpstreamUpdated::default()),
         Event::BindingSet(BindingUpdated::default()),
         Event::KeyAdded(KeyAdded::default()),
+        Event::SecretStored(SecretStored::default()),
         Event::LoggedIn(LoggedIn::default().into()),
         Event::GenerationBegun(GenerationBegun::default()),
         Event::BackedUp(BackedUp::default()),
@@ -61,6 +62,7 @@ fn every_type_is_one_that_some_record_is() {
         read(AuditReadKind::Export, 1),
     ];
     assert_eq!(of(Event::KeyChanged(KeyChanged::default())).map(|told| told.kind), Some("key.changed"));
+    assert_eq!(of(Event::SecretChanged(SecretChanged::default())).map(|told| told.kind), Some("secret.changed"));
     let mut kinds: Vec<&str> = events.into_iter().filter_map(of).map(|told| told.kind).collect();
     // The state tells whether a closed task was break-glass.
     kinds.insert(8, "break_glass.closed");

@@ -111,6 +111,20 @@ impl<'d> Field<'d> {
         Some(text.to_owned())
     }
 
+    /// As [`Field::text`], with line breaks and tabs: a file in PEM.
+    pub fn lines(&self, max: usize) -> Option<String> {
+        let Some(text) = self.value.get_ref().as_str() else {
+            return self.wrong_kind("give a text in quotes");
+        };
+        if text.is_empty() || text.len() > max {
+            return self.wrong(format!("has {} bytes", text.len()), format!("1 to {max} bytes"));
+        }
+        if text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t')) {
+            return self.wrong("has control characters", "leave them out");
+        }
+        Some(text.to_owned())
+    }
+
     /// A name: 1 to 256 bytes of letters, digits and `._:/@+-`, the first one a letter or digit.
     pub fn name(&self) -> Option<String> {
         let text = self.text(limits::NAME_BYTES)?;

@@ -26,6 +26,11 @@ pub const LEASES_MAKING_PER_UPSTREAM: usize = 32;
 pub const LEASES_MAKING_PER_BATCH: usize = 8;
 /// Leases examined under one lock of the state: 512 at about 1 µs take less than a flush.
 pub const LEASES_LOOK: usize = 512;
+/// Longest secret that is sealed for undoing a lease, bytes: a token. Tokens that are JWTs of large services have some KB.
+pub const LEASE_SECRET_BYTES: usize = 16 * 1024;
+/// Interval at which a lease is examined whose upstream's answer was lost, milliseconds: what was made ends by itself, and the secret that
+/// undoes it earlier may still be sealed by a task that was not done yet.
+pub const LEASE_LOST_LOOK_MS: u64 = 60 * 1000;
 /// Longest answer of an upstream that is stored with a lease, bytes. As `PURPOSE_BYTES`: enough to see the cause.
 pub const LEASE_DETAIL_BYTES: usize = 512;
 /// Records about leases that are queued individually for the lease worker; beyond it, all leases are examined. At 50,000 records a second,

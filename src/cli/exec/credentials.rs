@@ -12,6 +12,7 @@ use super::super::server::ApiClient;
 use super::super::show::issued::{IssuedAnswerView, IssuedView};
 use super::super::{CommandContext, credential, issue, terms};
 use super::ExecArgs;
+use super::aws::{self, SessionVariables};
 use super::database::{self, DatabaseVariables};
 use mayfly_base::limits;
 use mayfly_proto::mayfly::v1::{
@@ -26,15 +27,18 @@ const HEARTBEAT: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug)]
 pub struct Injected {
     variable: String,
+    /// The user chose the variable.
+    chosen: bool,
     upstream: String,
     scopes: Vec<String>,
 }
 
 impl Injected {
-    /// The variable of the credential. That of a database has a name of its own, since it holds no token, unless the user chose one.
-    fn variable_for(&self, database: bool) -> String {
-        let usual = format!("{}_TOKEN", prefix(&self.upstream));
-        if database && self.variable == usual { format!("{}_URL", prefix(&self.upstream)) } else { self.variable.clone() }
+    /// The variable of the credential. What is no token has a name of its own, with this ending, unless the user chose one.
+    fn variable_for(&self, ending: Option<&str>) -> String {
+        let usual = usual_variable(&self.upstream);
+        let other = ending.filter(|_| self.variable == usual).map(|ending| format!("{}_{ending}", prefix(&self.upstream)));
+        other.unwrap_or_else(|| self.variable.clone())
     }
 }
 
@@ -45,7 +49,7 @@ pub(super) fn upstream(text: &str) -> Result<Injected, String> {
     if upstream.is_empty() || (text.contains('=') && scopes.is_empty()) {
         return Err("expected an upstream with its scopes, like github=repo:read,issues:read".to_owned());
     }
-    Ok(Injected { variable: format!("{}_TOKEN", prefix(upstream)), upstream: upstream.to_owned(), scopes })
+    Ok(Injected { variable: usual_variable(upstream), chosen: false, upstream: upstream.to_owned(), scopes })
 }
 
 /// Parses `GH_TOKEN=github=repo:read`.
@@ -56,7 +60,12 @@ pub(super) fn variable(text: &str) -> Result<Injected, String> {
     if name.is_empty() || !name.chars().all(plain) || name.starts_with(|c: char| c.is_ascii_digit()) {
         return Err(wrong());
     }
-    Ok(Injected { variable: name.to_owned(), ..upstream(rest)? })
+    Ok(Injected { variable: name.to_owned(), chosen: true, ..upstream(rest)? })
+}
+
+/// The variable of an upstream's credential, unless the user or the registration names another one.
+fn usual_variable(upstream: &str) -> String {
+    format!("{}_TOKEN", prefix(upstream))
 }
 
 /// The name of an upstream in the syntax of variable names.
@@ -123,6 +132,8 @@ struct HeldCredential {
     base_url: String,
     /// For a login to a database, which has several parts.
     database: Option<DatabaseVariables>,
+    /// For a session in AWS, which has several parts.
+    session: Option<SessionVariables>,
     id: String,
     /// When the credential expires, milliseconds of the monotonic clock.
     ends: u64,
@@ -155,10 +166,21 @@ impl ProgramCredentials {
         }
         distinct(&injected)?;
         let server = run.server().await?;
-        for one in injected.iter_mut().filter(|one| one.scopes.is_empty()) {
-            let registration = terms::registration(&server, &one.upstream).await?;
-            one.scopes = vec![terms::first_scope(&registration, None)?];
+        for one in &mut injected {
+            let registration = match terms::registration(&server, &one.upstream).await {
+                Ok(registration) => registration,
+                // With scopes and a variable of the user's choice, the registration is not needed.
+                Err(_) if !one.scopes.is_empty() => continue,
+                Err(error) => return Err(error),
+            };
+            if one.scopes.is_empty() {
+                one.scopes = vec![terms::first_scope(&registration, None)?];
+            }
+            if !one.chosen && !registration.variable.is_empty() {
+                one.variable = registration.variable;
+            }
         }
+        distinct(&injected)?;
         let (task, own_task) = match &args.task {
             Some(id) => (id.clone(), false),
             None => (open(&server, &injected, args, run).await?, true),
@@ -212,13 +234,19 @@ impl ProgramCredentials {
             _ => 0,
         };
         let issued = IssuedView::of(issued)?;
-        let (value, database) = self.values(&issued)?;
+        let ends_at = super::super::show::time(issued.about.0.expires_at).unwrap_or_default();
+        let session = aws::variables(&issued.answer, &ends_at);
+        let (value, database) = match &session {
+            Some(session) => (session.json.clone(), None),
+            None => self.values(&issued)?,
+        };
         let base_url = match &issued.answer {
             IssuedAnswerView::BearerToken { base_url, .. } => base_url.clone(),
             _ => String::new(),
         };
-        let (variable, upstream, id) = (of.variable_for(database.is_some()), of.upstream.clone(), issued.about.0.credential_id);
-        Ok(HeldCredential { variable, upstream, value, base_url, database, id, ends: asked + life })
+        let ending = if session.is_some() { Some("KEYS") } else { database.as_ref().map(|_| "URL") };
+        let (variable, upstream, id) = (of.variable_for(ending), of.upstream.clone(), issued.about.0.credential_id);
+        Ok(HeldCredential { variable, upstream, value, base_url, database, session, id, ends: asked + life })
     }
 
     /// The value of the credential's variable: the credential, or the URL of a database with its login.
@@ -231,16 +259,22 @@ impl ProgramCredentials {
     }
 
     /// The variables that the program does not inherit.
-    pub fn not_inherited(&self) -> &'static [&'static str] {
-        if self.held.iter().any(|one| one.database.is_some()) { database::NOT_INHERITED } else { &[] }
+    pub fn not_inherited(&self) -> impl Iterator<Item = &'static str> {
+        let databases = self.held.iter().any(|one| one.database.is_some()).then_some(database::NOT_INHERITED);
+        let sessions = self.held.iter().any(|one| one.session.is_some()).then_some(aws::NOT_INHERITED);
+        [databases, sessions].into_iter().flatten().flatten().copied()
     }
 
-    /// The environment variables: the credentials, the addresses where they are accepted, and the task. The variables of libpq are for one
-    /// database, so with several of them there are only their URLs.
+    /// The environment variables: the credentials, the addresses where they are accepted, and the task. The variables of clients are for one
+    /// database of a kind, and those of the AWS SDKs for one session, so with several there are only their own variables.
     pub fn each(&self, mut set: impl FnMut(&str, &str)) {
-        let mut databases = self.held.iter().filter_map(|one| one.database.as_ref());
-        if let (Some(only), None) = (databases.next(), databases.next()) {
-            only.libpq.iter().for_each(|(name, value)| set(name, value));
+        let databases = || self.held.iter().filter_map(|one| one.database.as_ref());
+        for one in databases().filter(|one| databases().filter(|other| other.kind == one.kind).count() == 1) {
+            one.client.iter().for_each(|(name, value)| set(name, value));
+        }
+        let mut sessions = self.held.iter().filter_map(|one| one.session.as_ref());
+        if let (Some(only), None) = (sessions.next(), sessions.next()) {
+            only.sdk.iter().for_each(|(name, value)| set(name, value));
         }
         for one in &self.held {
             if !one.base_url.is_empty() {

@@ -6,6 +6,7 @@
 //! in the program too, and `--on-expiry` decides what happens to the program. The credential appears in no command line, on no disk and in
 //! no output; the program uses this process's stdin, stdout and stderr directly.
 
+mod aws;
 mod child;
 mod credentials;
 mod database;

@@ -48,7 +48,8 @@ impl Loopback {
         format!("http://127.0.0.1:{}{PATH}", self.port)
     }
 
-    /// Waits for the code of a request with this state. Other requests are refused and have no effect.
+    /// Waits for the code of a request with this state. `issuer`: the `iss` that the redirect has, if it has one; empty: it is not compared.
+    /// Other requests are refused and have no effect.
     pub async fn code(&self, state: &str, issuer: &str) -> Result<Zeroizing<String>, CliError> {
         loop {
             let Ok((mut tcp, _)) = self.listener.accept().await else { continue };
@@ -106,7 +107,7 @@ fn parse_callback(target: &str, state: &str, issuer: &str) -> Callback {
         return Callback::Nothing("this is not the answer that is waited for");
     }
     // A response of another provider, in a mix-up attack (RFC 9207, section 2.4).
-    if value("iss").is_some_and(|iss| iss != issuer) {
+    if !issuer.is_empty() && value("iss").is_some_and(|iss| iss != issuer) {
         return Callback::Nothing("this is another provider's answer");
     }
     match (value("code"), value("error")) {

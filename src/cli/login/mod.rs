@@ -21,7 +21,8 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 pub(super) use files::LoginFiles;
-pub(super) use loopback::form;
+pub(super) use loopback::{Loopback, form};
+pub(super) use provider::browse;
 
 use super::CommandContext;
 use super::args;

@@ -183,7 +183,7 @@ fn refused(error: &str, why: &str) -> CliError {
 }
 
 /// Opens a browser, if there is one. The address contains no secret; the PKCE verifier stays in this process.
-fn browse(url: &str) {
+pub fn browse(url: &str) {
     let program = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
     let mut command = std::process::Command::new(program);
     command.arg(url).stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());

@@ -51,8 +51,8 @@ const SHAPES: &[(&str, &str)] = &[
     ),
     (
         "Counts",
-        "credentials tasks held_tasks callers rules locks followers stale_followers followers_beyond leases leases_failing connections \
-         upstreams trust_domains request_ids",
+        "credentials tasks held_tasks callers rules locks followers stale_followers followers_beyond leases leases_failing \
+         secrets_to_rotate secret_rotations_failing connections upstreams trust_domains request_ids",
     ),
     (
         "Credential",
@@ -71,7 +71,8 @@ const SHAPES: &[(&str, &str)] = &[
     ),
     (
         "Issued",
-        "credential_id task_id kind upstream scopes issued_at expires_at bound bound_by renewable_until irrevocable novelty approval_id *",
+        "credential_id task_id kind upstream scopes issued_at expires_at bound bound_by renewable_until irrevocable upstream_ends_at \
+         novelty approval_id *",
     ),
     ("Key", "key_id purpose state issuer environment algorithm created_at active_from verifies_until *"),
     ("Lease", "lease_id state upstream what credential_id *"),

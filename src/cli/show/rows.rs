@@ -53,8 +53,22 @@ printed!(Shown<pb::Key>, k, "key_id",
 printed!(Shown<pb::RotateKeyResponse>, answer, "key.key_id");
 
 printed!(Shown<pb::Lease>, l, "lease_id",
-    ["LEASE": "lease_id", "STATE": "state", "UPSTREAM": "upstream", "WHAT": "what", "ATTEMPTS": "attempts", "LAST ERROR": "last_error"],
-    ["CREDENTIAL": "credential_id", "NEXT ATTEMPT": "next_attempt"]);
+    ["LEASE": "lease_id", "STATE": "state", "UPSTREAM": "upstream", "WHAT": "what", "OPENED": "opened_at", "ATTEMPTS": "attempts",
+     "LAST ERROR": "last_error"],
+    ["KIND": "kind", "CREDENTIAL": "credential_id", "TASK": "task_id", "CAUSE": "cause", "NEXT ATTEMPT": "next_attempt",
+     "WATCHED": "watched", "ENDS": "ends_at"]);
+
+printed!(Shown<pb::UpstreamSecret>, s, "upstream",
+    ["UPSTREAM": "upstream", "ENVIRONMENT": "environment", "VERSION": "version", "STORED": "stored_at", "ROTATION DUE": "rotation_due_at",
+     "STATUS": "status"],
+    ["ATTEMPTS": "attempts", "LAST ERROR": "last_error", "NEXT ATTEMPT": "next_attempt", "REQUESTED": "rotation_requested_at"]);
+
+printed!(Shown<pb::SecretVersion>, v, (v.version.to_string()),
+    ["VERSION": "version", "STATE": "state", "STORED": "stored_at", "SINCE": "since", "AUTHOR": (author(&v.author))],
+    ["ROTATED": "rotated", "SEQ": "seq"]);
+
+printed!(Shown<pb::PutSecretResponse>, answer, (answer.version.to_string()));
+printed!(Shown<pb::RemoveSecretResponse>, answer, "seq");
 
 printed!(Shown<pb::TrustDomain>, d, "trust_domain",
     ["TRUST DOMAIN": "trust_domain", "SOURCE": "source", "ROOTS": (d.trust_anchors.len().to_string()),

@@ -2,6 +2,7 @@
 
 mod base_version;
 mod change;
+mod connect;
 mod test;
 
 use clap::{Args, Subcommand};
@@ -14,7 +15,9 @@ use super::server::ApiClient;
 use super::show::Shown;
 use super::{CommandContext, terms};
 use mayfly_api::wire::upstream_document;
-use mayfly_proto::mayfly::v1::{self as pb, upstream_service_client::UpstreamServiceClient};
+use mayfly_proto::mayfly::v1::{
+    self as pb, get_jwks_request::Of, key_service_client::KeyServiceClient, upstream_service_client::UpstreamServiceClient,
+};
 
 /// The subcommands for upstreams.
 #[derive(Subcommand)]
@@ -33,6 +36,12 @@ pub enum UpstreamCommand {
     Enable(change::StateArgs),
     /// Retire an upstream for good: revoke everything issued for it, and issue nothing more
     Retire(change::StateArgs),
+    /// Print the keys that verify the assertions of an upstream (kinds federation and aws), as a JWK set
+    Jwks(JwksOfUpstreamArgs),
+    /// Sign in at the authorization server of an upstream (kind oauth); the refresh token is sealed in the server and never shown
+    Connect(connect::ConnectArgs),
+    /// End what somebody signed in for: it is not used any more, and is revoked at the authorization server
+    Disconnect(connect::DisconnectArgs),
     /// Print a registration to start from, with comments
     Template(test::TemplateArgs),
     /// Test an upstream: make a credential there with the least scope, use it, revoke it, and verify that it is gone
@@ -50,6 +59,14 @@ pub struct ListUpstreamsArgs {
     state: Option<pb::RegistrationState>,
     #[command(flatten)]
     list: ListArgs,
+}
+
+/// Arguments of `mayfly upstream jwks`.
+#[derive(Args)]
+pub struct JwksOfUpstreamArgs {
+    /// Name of the upstream
+    #[arg(value_name = "NAME")]
+    upstream: String,
 }
 
 /// Arguments of `mayfly upstream show`.
@@ -72,6 +89,8 @@ pub async fn run(command: UpstreamCommand, run: &CommandContext) -> Result<Exit,
     let server = &run.server().await?;
     match command {
         UpstreamCommand::Template(args) => test::template(&args, run),
+        UpstreamCommand::Connect(args) => connect::connect(args, run, server).await,
+        UpstreamCommand::Disconnect(args) => connect::disconnect(args, run, server).await,
         UpstreamCommand::Test(args) => test::test(args, run, server).await,
         UpstreamCommand::Show(args) => {
             let upstream = terms::registration(server, &args.upstream).await?;
@@ -82,6 +101,13 @@ pub async fn run(command: UpstreamCommand, run: &CommandContext) -> Result<Exit,
                 }
                 false => run.out.one(&Shown(upstream))?,
             }
+            Ok(Exit::Ok)
+        }
+        UpstreamCommand::Jwks(args) => {
+            let request = pb::GetJwksRequest { of: Some(Of::Upstream(args.upstream)) };
+            let answer = server.call(request, |c, q| async move { KeyServiceClient::new(c).get_jwks(q).await }).await?;
+            run.out.say(format_args!("the issuer is {}", answer.issuer));
+            run.out.document(&answer.jwks)?;
             Ok(Exit::Ok)
         }
         UpstreamCommand::List(args) => {

@@ -267,6 +267,7 @@ fn build(
         traces,
         log: log?,
         metrics: metrics?,
+        rotation_hooks: v.rotation_hooks.clone(),
         webhooks: v.webhooks.iter().map(|w| w.joined(base)).collect(),
         own_domain: own_domain(v)?,
         admin_uids: match v.values.get("admin.uids")? {

@@ -3,6 +3,7 @@
 use super::build;
 use super::keys::{ConfigKey, KEYS};
 use super::{BundleFile, Config, LogConfig, OidcIssuer, WebhookConfig};
+use mayfly_authority::secrets::hook::RotationHook;
 
 /// When a changed key takes effect.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,6 +45,7 @@ const RELOADED: &[&str] = &[
     "own_domain.device_login",
     "own_domain.login_ttl",
     "policy",
+    "rotation_hooks",
     "traces",
     "webhooks",
 ];
@@ -76,6 +78,8 @@ impl Config {
         changes.extend(lists("bundles", &self.bundles, &next.bundles, bundle));
         let issuer = |i: &OidcIssuer| (i.issuer.name.clone(), i.clone());
         changes.extend(lists("oidc_issuers", &self.oidc_issuers, &next.oidc_issuers, issuer));
+        let rotation = |h: &RotationHook| (h.upstream.clone(), h.clone());
+        changes.extend(lists("rotation_hooks", &self.rotation_hooks, &next.rotation_hooks, rotation));
         let hook = |w: &WebhookConfig| (w.name.clone(), w.clone());
         changes.extend(lists("webhooks", &self.webhooks, &next.webhooks, hook));
         let rules = |config: &Config| config.own_domain.as_ref().map(|own| own.attest_rules.clone()).unwrap_or_default();
@@ -104,6 +108,7 @@ impl Config {
             merged.own_domain = Some(own.clone());
         }
         merged.oidc_issuers.clone_from(&next.oidc_issuers);
+        merged.rotation_hooks.clone_from(&next.rotation_hooks);
         merged.webhooks.clone_from(&next.webhooks);
         merged.policy.clone_from(&next.policy);
         merged.audit_export.clone_from(&next.audit_export);

@@ -458,6 +458,24 @@ pub const KEYS: &[ConfigKey] = &[
         "The longest lifetime of the SVID of a job that the rule admits.",
     ),
     key(
+        "rotation_hooks.upstream",
+        Name,
+        Required,
+        "The upstream whose secret the program rotates. The command is in the configuration and not in the registration, so that an operator of upstreams cannot run programs.",
+    ),
+    key(
+        "rotation_hooks.command",
+        Names,
+        Required,
+        "The program, an absolute path, and its arguments. Neither the program nor a directory above it may be writable by others than its owner. It gets one JSON object on stdin, writes one to stdout, and has an empty environment.",
+    ),
+    key(
+        "rotation_hooks.timeout",
+        Duration(1000, l::HOOK_TIMEOUT_MOST_MS),
+        Is("\"30s\""),
+        "The time limit of one call. The program and everything that it started are killed then.",
+    ),
+    key(
         "webhooks.name",
         Name,
         Required,

@@ -14,6 +14,10 @@ pub const LISTS: &[(&str, &str)] = &[
         "attestation",
         "One section per rule that admits CI jobs and pods; the first rule that matches a job is applied. See docs/ci.md. No variable sets these sections.",
     ),
+    (
+        "rotation_hooks",
+        "One section per upstream of kind `secret` whose secret a program on this host rotates. See docs/upstreams/secret.md. No variable sets these sections.",
+    ),
     ("webhooks", "One section per receiver, at most 8. See docs/webhooks.md. No variable sets these sections."),
 ];
 

@@ -14,6 +14,7 @@ mod lists;
 mod observability;
 mod oidc;
 mod reference;
+mod rotation_hooks;
 pub mod validate;
 mod values;
 mod webhooks;
@@ -32,6 +33,7 @@ pub use validate::{ConfigFinding, FindingSubject, Severity, validate, validate_w
 pub use webhooks::WebhookConfig;
 
 use crate::workload_api::AgentRequest;
+use mayfly_authority::secrets::hook::RotationHook;
 use mayfly_authority::trust::own_domain::OwnDomainSettings;
 use mayfly_base::bounded_file;
 use mayfly_base::document::remedy::shell_quoted;
@@ -89,6 +91,8 @@ pub struct Config {
     pub log: LogConfig,
     /// `[metrics]`
     pub metrics: MetricsConfig,
+    /// `[[rotation_hooks]]`
+    pub rotation_hooks: Vec<RotationHook>,
     /// `[[webhooks]]`
     pub webhooks: Vec<WebhookConfig>,
     /// `[own_domain]`, if it is set.

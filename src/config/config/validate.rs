@@ -90,6 +90,7 @@ pub fn validate_with(config: &Config, now: Millis, given: Option<&AgentMessage>)
     look.seal();
     look.policy();
     look.webhooks();
+    look.rotation_hooks();
     look.metrics();
     look.export();
     look.findings.sort_by_key(|f| std::cmp::Reverse(f.severity));
@@ -185,6 +186,17 @@ impl ConfigValidator<'_> {
             for environment in hook.environments.iter().filter(|e| !self.config.server.environments.contains(e)) {
                 let what = format!("{}: environment {environment} is not served here", hook.name);
                 self.in_list(Severity::Warning, ("webhooks.environments", place), what, "name one of server.environments");
+            }
+        }
+    }
+
+    /// Checks the programs of rotation hooks, which the server would otherwise run only when a rotation is due.
+    fn rotation_hooks(&mut self) {
+        for (place, hook) in self.config.rotation_hooks.iter().enumerate() {
+            if let Some(problem) = hook.problem() {
+                let remedy =
+                    "a program whose file and directories only its owner may write, like /usr/local/libexec/rotate-sentry";
+                self.in_list(Severity::Error, ("rotation_hooks.command", place), format!("{}: {problem}", hook.upstream), remedy);
             }
         }
     }

@@ -8,8 +8,10 @@ use super::attestation::{self, RuleEntry};
 use super::form;
 use super::keys::{self, BUNDLES_VARIABLE, ConfigKey, KEYS, KeyDefault, ValueForm, is_list};
 use super::oidc::{self, OidcIssuer};
+use super::rotation_hooks::rotation_hooks;
 pub(super) use super::webhooks::WebhookEntry;
 use super::webhooks::{webhook_url, webhooks};
+use mayfly_authority::secrets::hook::RotationHook;
 use mayfly_base::document::quantity::{duration_ms, duration_text, size_bytes, size_text};
 use mayfly_base::document::{Diagnostic, Document, Field, Section, SourceFile, nearest};
 use mayfly_base::limits;
@@ -57,6 +59,7 @@ pub(super) struct Values {
     pub oidc_issuers: Vec<OidcIssuer>,
     pub attestation: Vec<RuleEntry>,
     pub webhooks: Vec<WebhookEntry>,
+    pub rotation_hooks: Vec<RotationHook>,
     /// The line in the file where a key was set.
     pub lines: BTreeMap<&'static str, usize>,
     /// The lines of sections, and of the keys of lists, by the section's place in its list (0 for a section that is no list).
@@ -111,6 +114,7 @@ impl Values {
                 "oidc_issuers" => self.oidc_issuers = oidc::issuers(&field).unwrap_or_default(),
                 "attestation" => self.attestation = attestation::rules(&field).unwrap_or_default(),
                 "webhooks" => self.webhooks = webhooks(&field).unwrap_or_default(),
+                "rotation_hooks" => self.rotation_hooks = rotation_hooks(&field).unwrap_or_default(),
                 _ => self.read_section(name, &field),
             }
         }

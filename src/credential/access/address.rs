@@ -95,14 +95,29 @@ impl UpstreamAddress {
         tokio::time::timeout(Duration::from_millis(ms), self.connect_at_leisure()).await.unwrap_or_else(|_| Err(slow()))
     }
 
-    async fn connect_at_leisure(&self) -> Result<TcpStream, ConnectError> {
+    /// The addresses of the host, checked, within `limits::UPSTREAM_CONNECT_MS`: for a client that connects by itself and must resolve no
+    /// name of its own.
+    pub async fn resolve(&self) -> Result<Vec<IpAddr>, ConnectError> {
+        let ms = limits::UPSTREAM_CONNECT_MS;
+        let slow = || ConnectError::TooSlow { host: self.host.clone(), port: self.port, ms };
+        let found =
+            tokio::time::timeout(Duration::from_millis(ms), self.checked_addresses()).await.unwrap_or_else(|_| Err(slow()))?;
+        Ok(found.into_iter().map(|address| address.ip()).collect())
+    }
+
+    async fn checked_addresses(&self) -> Result<Vec<SocketAddr>, ConnectError> {
         let unresolved = |why| ConnectError::Unresolved { host: self.host.clone(), why };
         let found = tokio::net::lookup_host((self.host.as_str(), self.port)).await.map_err(unresolved)?;
         let found: Vec<SocketAddr> = found.take(limits::UPSTREAM_ADDRESSES).collect();
         // A name with one refused address is refused as a whole, so that the order of the addresses does not matter.
-        if let Some((address, why)) = found.iter().find_map(|at| Some((at.ip(), refused(at.ip(), self.is_loopback())?))) {
-            return Err(ConnectError::Refused { host: self.host.clone(), address, why });
+        match found.iter().find_map(|at| Some((at.ip(), refused(at.ip(), self.is_loopback())?))) {
+            Some((address, why)) => Err(ConnectError::Refused { host: self.host.clone(), address, why }),
+            None => Ok(found),
         }
+    }
+
+    async fn connect_at_leisure(&self) -> Result<TcpStream, ConnectError> {
+        let found = self.checked_addresses().await?;
         let mut last = io::Error::new(io::ErrorKind::NotFound, "there is no address");
         for address in found {
             match TcpStream::connect(address).await {

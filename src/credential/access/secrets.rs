@@ -87,6 +87,20 @@ impl Drop for WipedSource {
 impl UpstreamAccess {
     /// Reads the secret `key` of an upstream, for use at `target`, the registration's.
     pub fn secret(&self, upstream: &str, target: &str, key: &str) -> Result<Zeroizing<String>, SecretError> {
+        let mut all = self.secrets(upstream, target, &[key], &[])?;
+        // There is one value for each key.
+        Ok(all.pop().unwrap_or_default())
+    }
+
+    /// As [`UpstreamAccess::secret`], for a file with several secrets: one value for each key, in order. `others`: keys that the file may have
+    /// besides, and that are not read.
+    pub fn secrets(
+        &self,
+        upstream: &str,
+        target: &str,
+        keys: &[&str],
+        others: &[&str],
+    ) -> Result<Vec<Zeroizing<String>>, SecretError> {
         let path = self.file(upstream, "toml")?;
         let text = read(&path, limits::UPSTREAM_SECRET_FILE_BYTES)?;
         let wrong = |what: &str| SecretError::Wrong { path: path.clone(), what: what.to_owned() };
@@ -99,20 +113,24 @@ impl UpstreamAccess {
                 false => c.keys.join(", "),
             });
             wrong(&format!(
-                "it needs the keys target and {key}, as texts in single quotes; wrong is: {}",
+                "it needs the keys target and {}, as texts in single quotes (three for a text of several lines); wrong is: {}",
+                keys.join(" and "),
                 lines.collect::<Vec<_>>().join("; ")
             ))
         };
         let document = Document::parse(&source.0).map_err(told)?;
         let root = document.root();
         let bound = root.required("target").and_then(|f| f.text(limits::NAME_BYTES * 4));
-        let secret = root.required(key).and_then(|f| f.text(limits::UPSTREAM_SECRET_BYTES)).map(Zeroizing::new);
+        let read = |key: &&str| root.required(key).and_then(|f| f.lines(limits::UPSTREAM_SECRET_BYTES)).map(Zeroizing::new);
+        let all: Vec<Option<Zeroizing<String>>> = keys.iter().map(read).collect();
+        let secrets: Option<Vec<Zeroizing<String>>> = all.into_iter().collect();
+        others.iter().for_each(|key| drop(root.optional(key)));
         root.finish();
-        let (bound, secret) = document.finish(bound.zip(secret)).map_err(told)?;
+        let (bound, secrets) = document.finish(bound.zip(secrets)).map_err(told)?;
         let origin = |url: &str| target_url(url).and_then(|url| origin(&url).map(str::to_owned));
         match origin(&bound) {
             None => Err(wrong("target is no URL with scheme and host")),
-            bound if bound == origin(target) => Ok(secret),
+            bound if bound == origin(target) => Ok(secrets),
             bound => Err(SecretError::OtherTarget { path, bound: bound.unwrap_or_default(), asked: target.to_owned() }),
         }
     }

@@ -45,30 +45,30 @@ pub(crate) fn string(out: &mut Vec<u8>, text: &str) {
 }
 
 /// Writes a number, or a text that needs no escaping in JSON.
-pub(super) fn plain(out: &mut Vec<u8>, value: impl Display) {
+pub(crate) fn plain(out: &mut Vec<u8>, value: impl Display) {
     // Writing into a Vec does not fail.
     let _ = write!(out, "{value}");
 }
 
 /// Writes the members of an object, one after the other.
-pub(super) struct Object<'a> {
+pub(crate) struct Object<'a> {
     out: &'a mut Vec<u8>,
     empty: bool,
 }
 
 impl<'a> Object<'a> {
-    pub(super) fn begin(out: &'a mut Vec<u8>) -> Object<'a> {
+    pub(crate) fn begin(out: &'a mut Vec<u8>) -> Object<'a> {
         out.push(b'{');
         Object { out, empty: true }
     }
 
     /// Continues an object that already has members.
-    pub(super) fn go_on(out: &'a mut Vec<u8>) -> Object<'a> {
+    pub(crate) fn go_on(out: &'a mut Vec<u8>) -> Object<'a> {
         Object { out, empty: false }
     }
 
     /// Writes a member's name. Names are constants that need no escaping.
-    pub(super) fn member(&mut self, name: &str) -> &mut Vec<u8> {
+    pub(crate) fn member(&mut self, name: &str) -> &mut Vec<u8> {
         if !self.empty {
             self.out.push(b',');
         }
@@ -79,23 +79,23 @@ impl<'a> Object<'a> {
         self.out
     }
 
-    pub(super) fn text(&mut self, name: &str, value: &str) {
+    pub(crate) fn text(&mut self, name: &str, value: &str) {
         string(self.member(name), value);
     }
 
     /// A string member, left out where the string is empty.
-    pub(super) fn some(&mut self, name: &str, value: &str) {
+    pub(crate) fn some(&mut self, name: &str, value: &str) {
         if !value.is_empty() {
             self.text(name, value);
         }
     }
 
-    pub(super) fn number(&mut self, name: &str, value: u64) {
+    pub(crate) fn number(&mut self, name: &str, value: u64) {
         plain(self.member(name), value);
     }
 
     /// A string member whose bytes need no escaping in JSON.
-    pub(super) fn ascii(&mut self, name: &str, value: &[u8]) {
+    pub(crate) fn ascii(&mut self, name: &str, value: &[u8]) {
         let out = self.member(name);
         out.push(b'"');
         out.extend_from_slice(value);
@@ -103,7 +103,7 @@ impl<'a> Object<'a> {
     }
 
     /// Bytes in lower-case hexadecimal, as revocation targets write them. Left out where there are none.
-    pub(super) fn hex(&mut self, name: &str, bytes: &[u8]) {
+    pub(crate) fn hex(&mut self, name: &str, bytes: &[u8]) {
         if bytes.is_empty() {
             return;
         }
@@ -117,13 +117,13 @@ impl<'a> Object<'a> {
         out.push(b'"');
     }
 
-    pub(super) fn end(self) {
+    pub(crate) fn end(self) {
         self.out.push(b'}');
     }
 }
 
 /// An array whose items are written by `write`.
-pub(super) fn array<T>(out: &mut Vec<u8>, items: impl IntoIterator<Item = T>, mut write: impl FnMut(&mut Vec<u8>, T)) {
+pub(crate) fn array<T>(out: &mut Vec<u8>, items: impl IntoIterator<Item = T>, mut write: impl FnMut(&mut Vec<u8>, T)) {
     out.push(b'[');
     for (n, item) in items.into_iter().enumerate() {
         if n > 0 {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use x509_parser::asn1_rs::{FromDer, Integer, Sequence};
 
 use crate::jwt::json;
 use mayfly_ledger::record::{KeyPurpose, KeyState};
@@ -33,6 +34,23 @@ pub fn jwks(keys: &BTreeMap<Box<str>, ManagedKey>, environment: &str) -> String 
     String::from_utf8(out).unwrap_or_default()
 }
 
+/// The JWK set of the issuer of an upstream's assertions, and the algorithms of its keys. `path`: as of
+/// [`federation_path`](mayfly_ledger::record::federation_path). `None` if the issuer has no key.
+///
+/// The set contains next, active and retired keys. A compromised or removed key disappears at once.
+pub fn jwks_of_path(keys: &BTreeMap<Box<str>, ManagedKey>, path: &str) -> Option<(String, Vec<Box<str>>)> {
+    let published = |k: &ManagedKey| matches!(k.state, KeyState::Next | KeyState::Active | KeyState::Retired);
+    let mine = keys.iter().filter(|(_, k)| k.purpose == KeyPurpose::Federation && *k.environment == *path && published(k));
+    let (mut set, mut algorithms) = (Vec::new(), Vec::new());
+    for (kid, key) in mine {
+        set.push(String::from_utf8(jwk(kid, key)?).ok()?);
+        if !algorithms.contains(&key.algorithm) {
+            algorithms.push(key.algorithm.clone());
+        }
+    }
+    (!set.is_empty()).then(|| (format!("{{\"keys\":[{}]}}", set.join(",")), algorithms))
+}
+
 /// The JWK set of all keys of a purpose that are not compromised, including keys that no longer sign.
 pub fn jwks_of(keys: &BTreeMap<Box<str>, ManagedKey>, purpose: KeyPurpose) -> String {
     let known = keys.iter().filter(|(_, k)| k.purpose == purpose && k.state != KeyState::Compromised);
@@ -42,18 +60,37 @@ pub fn jwks_of(keys: &BTreeMap<Box<str>, ManagedKey>, purpose: KeyPurpose) -> St
 
 /// A key's public part as a JWK; `None` for a key without one, such as a key that derives.
 pub fn jwk(kid: &str, key: &ManagedKey) -> Option<Vec<u8>> {
-    let (x, y) = point(&key.public)?;
-    let mut out = Vec::with_capacity(256);
-    out.extend_from_slice(br#"{"kty":"EC","crv":"P-256","x":""#);
-    out.extend_from_slice(URL_SAFE_NO_PAD.encode(x).as_bytes());
-    out.extend_from_slice(br#"","y":""#);
-    out.extend_from_slice(URL_SAFE_NO_PAD.encode(y).as_bytes());
+    let mut out = Vec::with_capacity(512);
+    match point(&key.public) {
+        Some((x, y)) => {
+            out.extend_from_slice(br#"{"kty":"EC","crv":"P-256","x":""#);
+            out.extend_from_slice(URL_SAFE_NO_PAD.encode(x).as_bytes());
+            out.extend_from_slice(br#"","y":""#);
+            out.extend_from_slice(URL_SAFE_NO_PAD.encode(y).as_bytes());
+        }
+        None => {
+            let (modulus, exponent) = rsa_numbers(&key.public)?;
+            out.extend_from_slice(br#"{"kty":"RSA","n":""#);
+            out.extend_from_slice(URL_SAFE_NO_PAD.encode(modulus).as_bytes());
+            out.extend_from_slice(br#"","e":""#);
+            out.extend_from_slice(URL_SAFE_NO_PAD.encode(exponent).as_bytes());
+        }
+    }
     out.extend_from_slice(br#"","use":"sig","alg":"#);
     json::string(&mut out, &key.algorithm);
     out.extend_from_slice(br#","kid":"#);
     json::string(&mut out, kid);
     out.push(b'}');
     Some(out)
+}
+
+/// Modulus and exponent of an `RSAPublicKey` (RFC 8017, A.1.1), without leading zeros (RFC 7518, section 6.3.1).
+fn rsa_numbers(public: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+    let (after, pair) = Sequence::from_der(public).ok()?;
+    let (rest, modulus) = Integer::from_der(&pair.content).ok()?;
+    let (end, exponent) = Integer::from_der(rest).ok()?;
+    let number = |n: &Integer<'_>| n.as_ref().strip_prefix(&[0]).unwrap_or(n.as_ref()).to_vec();
+    (after.is_empty() && end.is_empty()).then(|| (number(&modulus), number(&exponent)))
 }
 
 /// Both coordinates of an uncompressed P-256 point (SEC 1, section 2.3.3).

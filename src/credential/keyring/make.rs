@@ -1,9 +1,11 @@
 //! Generates keys.
 
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
+use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
+use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RsaKeyPair};
 use zeroize::Zeroizing;
 
-use super::{ES256, HS256, KeyOperation, Sealer, purpose_name, value_name};
+use super::{ES256, HS256, KeyOperation, RS256, Sealer, purpose_name, value_name};
 use mayfly_base::refusal::{Error, Fault, Reason, Refusal};
 use mayfly_base::system::System;
 use mayfly_ledger::record::{KeyAdded, KeyPurpose, KeyState};
@@ -25,11 +27,32 @@ pub fn generate(
     sealer: &dyn Sealer,
     system: &System,
 ) -> Result<NewKey, Error> {
+    generate_with(ES256, purpose, environment, state, sealer, system)
+}
+
+/// As [`generate`]. `algorithm`: that of a key that signs; [`RS256`] for [`KeyPurpose::Federation`] only.
+pub fn generate_with(
+    algorithm: &'static str,
+    purpose: KeyPurpose,
+    environment: &str,
+    state: KeyState,
+    sealer: &dyn Sealer,
+    system: &System,
+) -> Result<NewKey, Error> {
     let sort = KeyOperation::of(purpose)
         .ok_or_else(|| Refusal::new(Reason::NotServed, format!("this version makes no key for {}", purpose_name(purpose))))?;
     // 80 random bits: keys of one store do not collide by chance, and the id stays short in every token.
     let kid = data_encoding::BASE32_NOPAD.encode(&system.random16()[..10]).to_ascii_lowercase();
     let (plain, public, algorithm) = match sort {
+        KeyOperation::Signs if algorithm == RS256 && purpose == KeyPurpose::Federation => {
+            let failed = |_| Fault::new("an RSA key could not be made");
+            let pair = RsaKeyPair::generate(KeySize::Rsa2048).map_err(failed)?;
+            let document: Pkcs8V1Der<'_> = pair.as_der().map_err(failed)?;
+            (Zeroizing::new(document.as_ref().to_vec()), pair.public_key().as_ref().to_vec(), RS256)
+        }
+        KeyOperation::Signs if algorithm != ES256 => {
+            return Err(Fault::new(format!("no key for {} signs with {algorithm}", purpose_name(purpose))).into());
+        }
         KeyOperation::Signs => {
             let failed = |_| Fault::new("a P-256 key could not be made");
             let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).map_err(failed)?;

@@ -13,18 +13,18 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use aws_lc_rs::digest::Digest;
+use aws_lc_rs::digest::{self, Digest};
 use aws_lc_rs::hmac;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair};
 use parking_lot::Mutex;
 use x509_parser::asn1_rs::{FromDer, Integer, Sequence};
 use zeroize::Zeroizing;
 
-pub use jwks::{jwk, jwks, jwks_of};
-pub use make::{NewKey, generate};
-pub use rotation::{RotationPlan, RotationSchedule, compromise, due, retire, rotate};
+pub use jwks::{jwk, jwks, jwks_of, jwks_of_path};
+pub use make::{NewKey, generate, generate_with};
+pub use rotation::{AssertionKeys, RotationPlan, RotationSchedule, assertions_due, compromise, due, retire, rotate};
 
-use super::jwt;
+use super::{assertion, jwt};
 use mayfly_base::refusal::Fault;
 use mayfly_ledger::record::{KeyPurpose, KeyState};
 use mayfly_ledger::state::ManagedKey;
@@ -36,6 +36,11 @@ pub trait Sealer: Send + Sync {
     fn seal(&self, purpose: &str, environment: &str, name: &str, plain: &[u8]) -> Result<Vec<u8>, Fault>;
     /// Opens a sealed value.
     fn open(&self, purpose: &str, environment: &str, name: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Fault>;
+    /// A digest of a secret under a key that is derived from the sealing key: equal for equal secrets, and no help in guessing one. Empty if
+    /// there is no such key.
+    fn digest(&self, _secret: &[u8]) -> Vec<u8> {
+        Vec::new()
+    }
     /// Tells the sealing key from others without revealing anything of it, if there is such a key.
     fn fingerprint(&self) -> Option<[u8; 32]> {
         None
@@ -45,6 +50,9 @@ pub trait Sealer: Send + Sync {
 pub use mayfly_verify::token::ES256;
 /// The JOSE name of the one deriving algorithm.
 pub const HS256: &str = "HS256";
+
+/// The JOSE name of RSA PKCS #1 v1.5 with SHA-256 (RFC 7518, section 3.3), for assertions only.
+pub const RS256: &str = "RS256";
 
 /// How keys of a purpose work.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,9 +65,11 @@ impl KeyOperation {
     /// `None` for purposes that no kind of this version uses.
     const fn of(purpose: KeyPurpose) -> Option<KeyOperation> {
         match purpose {
-            KeyPurpose::AccessToken | KeyPurpose::StatusList | KeyPurpose::Checkpoint | KeyPurpose::X509Ca => {
-                Some(KeyOperation::Signs)
-            }
+            KeyPurpose::AccessToken
+            | KeyPurpose::StatusList
+            | KeyPurpose::Checkpoint
+            | KeyPurpose::X509Ca
+            | KeyPurpose::Federation => Some(KeyOperation::Signs),
             KeyPurpose::Reference | KeyPurpose::Password => Some(KeyOperation::Derives),
             KeyPurpose::Unspecified | KeyPurpose::SshCa => None,
         }
@@ -77,6 +87,7 @@ pub const fn purpose_name(purpose: KeyPurpose) -> &'static str {
         KeyPurpose::X509Ca => "x509-ca",
         KeyPurpose::SshCa => "ssh-ca",
         KeyPurpose::Password => "password",
+        KeyPurpose::Federation => "federation",
     }
 }
 
@@ -87,6 +98,7 @@ pub fn value_name(kid: &str) -> String {
 
 enum KeyMaterial {
     Ec(EcdsaKeyPair),
+    Rsa(Box<RsaKeyPair>),
     Mac(Box<hmac::Key>),
 }
 
@@ -112,12 +124,22 @@ impl LoadedKey {
                 }
                 KeyMaterial::Ec(pair)
             }
+            (Some(KeyOperation::Signs), RS256) if key.purpose == KeyPurpose::Federation => {
+                let pair = RsaKeyPair::from_pkcs8(plain).map_err(|_| bad("its sealed value is no RSA key"))?;
+                if pair.public_key().as_ref() != &*key.public {
+                    return Err(bad("its sealed value does not belong to the public key in its record"));
+                }
+                KeyMaterial::Rsa(Box::new(pair))
+            }
             (Some(KeyOperation::Derives), HS256) if plain.len() == 32 => {
                 KeyMaterial::Mac(Box::new(hmac::Key::new(hmac::HMAC_SHA256, plain)))
             }
             _ => return Err(bad("this version knows no such purpose and algorithm")),
         };
-        let header = jwt::header(id).into();
+        let header = match key.purpose {
+            KeyPurpose::Federation => assertion::header(id, &key.algorithm).into(),
+            _ => jwt::header(id).into(),
+        };
         Ok(LoadedKey { id: id.into(), purpose: key.purpose, environment: key.environment.clone(), private, header })
     }
 
@@ -151,6 +173,30 @@ impl LoadedKey {
         }
     }
 
+    /// The algorithm by its JOSE name.
+    pub fn algorithm(&self) -> &'static str {
+        match &self.private {
+            KeyMaterial::Ec(_) => ES256,
+            KeyMaterial::Rsa(_) => RS256,
+            KeyMaterial::Mac(_) => HS256,
+        }
+    }
+
+    /// Signs the input of a JWS with the algorithm of the key (RFC 7515, section 5.1).
+    pub(super) fn sign_jws(&self, input: &[u8]) -> Result<Vec<u8>, Fault> {
+        let failed = || Fault::new(format!("key {} could not sign", self.id));
+        match &self.private {
+            KeyMaterial::Ec(_) => Ok(self.sign(&digest::digest(&digest::SHA256, input))?.to_vec()),
+            KeyMaterial::Rsa(pair) => {
+                let mut signature = vec![0; pair.public_modulus_len()];
+                let digest = digest::digest(&digest::SHA256, input);
+                pair.sign_digest(&RSA_PKCS1_SHA256, &digest, &mut signature).map_err(|_| failed())?;
+                Ok(signature)
+            }
+            KeyMaterial::Mac(_) => Err(failed()),
+        }
+    }
+
     /// Signs a SHA-256 digest with ES256, in DER (RFC 3279, section 2.2.3) as signed notes need it.
     pub fn sign_der(&self, digest: &Digest) -> Result<Vec<u8>, Fault> {
         let failed = || Fault::new(format!("key {} could not sign", self.id));
@@ -158,10 +204,11 @@ impl LoadedKey {
         pair.sign_digest(digest).map(|signature| signature.as_ref().to_vec()).map_err(|_| failed())
     }
 
-    /// The public part, an uncompressed point (SEC 1, section 2.3.3); `None` for a key that derives.
+    /// The public part: an uncompressed point (SEC 1, section 2.3.3) or an `RSAPublicKey` (RFC 8017, A.1.1); `None` for a key that derives.
     pub fn public(&self) -> Option<&[u8]> {
         match &self.private {
             KeyMaterial::Ec(pair) => Some(pair.public_key().as_ref()),
+            KeyMaterial::Rsa(pair) => Some(pair.public_key().as_ref()),
             KeyMaterial::Mac(_) => None,
         }
     }
@@ -169,7 +216,7 @@ impl LoadedKey {
     pub(super) fn mac(&self) -> Option<&hmac::Key> {
         match &self.private {
             KeyMaterial::Mac(key) => Some(key),
-            KeyMaterial::Ec(_) => None,
+            KeyMaterial::Ec(_) | KeyMaterial::Rsa(_) => None,
         }
     }
 }

@@ -40,6 +40,10 @@ impl RotationSchedule {
                 RotationSchedule { every_ms: limits::CHECKPOINT_KEY_SIGNS_MS, daily: false, ahead_ms, verifies_ms }
             }
             KeyPurpose::Password => RotationSchedule { every_ms: limits::KEY_SIGNS_MS, daily: false, ahead_ms: 0, verifies_ms },
+            KeyPurpose::Federation => {
+                let ahead_ms = limits::FEDERATION_KEY_PUBLISHED_AHEAD_MS;
+                RotationSchedule { every_ms: limits::KEY_SIGNS_MS, daily: false, ahead_ms, verifies_ms }
+            }
             _ => RotationSchedule {
                 every_ms: limits::KEY_SIGNS_MS,
                 daily: false,
@@ -136,6 +140,53 @@ pub fn due(keys: &BTreeMap<Box<str>, ManagedKey>, purpose: KeyPurpose, environme
     }
     plan
 }
+
+/// What the registration of an upstream needs of the keys of its assertions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AssertionKeys {
+    /// The algorithm, by its JOSE name.
+    pub algorithm: &'static str,
+    /// Keys follow each other only when an operator rotates them, because the other side has a copy of the JWK set.
+    pub manual: bool,
+}
+
+/// As [`due`], for the issuer of an upstream's assertions. `needed`: `None` once the upstream is retired and nothing of it is left to undo.
+pub fn assertions_due(
+    keys: &BTreeMap<Box<str>, ManagedKey>,
+    path: &str,
+    needed: Option<AssertionKeys>,
+    now: Millis,
+) -> RotationPlan {
+    let generations = generations(keys, KeyPurpose::Federation, path);
+    let mut plan = due(keys, KeyPurpose::Federation, path, now);
+    let Some(AssertionKeys { algorithm, manual }) = needed else {
+        let end = |(id, _): (&str, &ManagedKey)| (Box::from(id), KeyState::Retired, "its upstream is retired");
+        plan.change.retain(|(_, state, _)| *state == KeyState::Removed);
+        plan.change.extend(generations.active.into_iter().chain(generations.next).map(end));
+        plan.make = None;
+        return plan;
+    };
+    let other =
+        |(id, key): (&str, &ManagedKey)| (*key.algorithm != *algorithm).then(|| (Box::from(id), KeyState::Retired, OTHER));
+    let others: Vec<_> = generations.active.and_then(other).into_iter().chain(generations.next.and_then(other)).collect();
+    if generations.active.and_then(other).is_some() {
+        // The new algorithm is needed at once: nothing can be issued until then. Everything that the old key signed was revoked.
+        plan.change.retain(|(_, state, _)| *state == KeyState::Removed);
+        plan.change.extend(others);
+        match generations.next.filter(|next| other(*next).is_none()) {
+            Some((next, _)) => {
+                plan.change.push((next.into(), KeyState::Active, "it has the algorithm of the registration"));
+                plan.make = None;
+            }
+            None => plan.make = Some(KeyState::Active),
+        }
+    } else if manual && generations.active.is_some() && plan.make == Some(KeyState::Next) {
+        plan.make = None;
+    }
+    plan
+}
+
+const OTHER: &str = "the registration names another algorithm";
 
 fn follow(plan: &mut RotationPlan, old: &str, ahead_ms: u64) {
     if ahead_ms > 0 {

@@ -2,7 +2,7 @@
 
 use std::ops::Bound;
 
-use super::{LeaseDriver, LeaseLedger, LeaseStatus, standing};
+use super::{LeaseDriver, LeaseLedger, LeaseStatus, UndoCause, standing};
 use mayfly_base::refusal::Error;
 use mayfly_ledger::state::{Lease, State};
 use mayfly_verify::seq::LeaseId;
@@ -16,12 +16,27 @@ pub struct ListedLease {
     pub lease: Lease,
     /// The state of the lease.
     pub standing: LeaseStatus,
+    /// The maker gave up, so the lease is undone although the ledger says that its issuance may still follow.
+    pub given_up: bool,
+    /// Undone, and to be checked once more.
+    pub watched: bool,
     /// Failed attempts of this process.
     pub attempts: u32,
     /// The upstream's answer to the most recent failed attempt.
     pub last: String,
     /// Time until the next attempt, in milliseconds; 0 if it is due.
     pub next_in_ms: u64,
+}
+
+impl ListedLease {
+    /// Why the lease is to be undone; `None` while it is live or being made.
+    pub fn cause(&self) -> Option<UndoCause> {
+        match self.standing {
+            LeaseStatus::ToUndo(cause) => Some(cause),
+            LeaseStatus::InMaking if self.given_up => Some(UndoCause::LeftBehind),
+            LeaseStatus::InMaking | LeaseStatus::Somebodys => None,
+        }
+    }
 }
 
 impl<D: LeaseLedger> LeaseDriver<D> {
@@ -48,7 +63,16 @@ impl<D: LeaseLedger> LeaseDriver<D> {
     fn listed(&self, id: LeaseId, lease: Lease, standing: LeaseStatus) -> ListedLease {
         let progress = self.queue.progress(id);
         let next_in_ms = progress.next_at.saturating_sub(self.system.steady());
-        ListedLease { id, lease, standing, attempts: progress.attempts, last: progress.last, next_in_ms }
+        ListedLease {
+            id,
+            lease,
+            standing,
+            given_up: progress.given,
+            watched: progress.watched,
+            attempts: progress.attempts,
+            last: progress.last,
+            next_in_ms,
+        }
     }
 }
 

@@ -3,18 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::upstream_health::{UpstreamCall, UpstreamOutcome};
 use super::worker_queue::{CreationGuard, CreationResult};
 use super::{LeaseDriver, LeaseLedger, brief};
 use crate::connector::{MakeError, MintOrder, UpstreamConnector, UpstreamCredential, UpstreamHandle};
 use crate::keyring::LoadedKey;
 use crate::kind::{CredentialKind, records, summary};
 use crate::minted::OutcomeReporter;
-use crate::{MintedCredential, Novelty};
+use crate::{CredentialMaterial, MintedCredential, Novelty};
 use mayfly_base::limits;
 use mayfly_base::refusal::{Error, Fault, Reason, Refusal};
 use mayfly_ledger::record::{Author, CredentialIssued, Event, KeyPurpose, LeaseOpened, Record};
 use mayfly_ledger::state::id_for;
 use mayfly_policy::grant::{Grant, GrantParts};
+use mayfly_policy::lifetime::LifetimeBound;
 use mayfly_verify::seq::{CredentialId, LeaseId};
 
 /// Refuses an irrevocable credential of a kind that is always revocable; an upstream's answer must not change that.
@@ -31,6 +33,17 @@ pub(super) fn failed(kind: CredentialKind, why: &str) -> Error {
         format!("the upstream did not give a credential of kind {}: {}", kind.name(), brief(why)),
     );
     Error::Refusal(no.retry(Duration::from_secs(1)))
+}
+
+/// Why a credential was not made. The request is not worth repeating before an operator has acted, if the connector says so.
+pub(super) fn not_made(kind: CredentialKind, why: &MakeError) -> Error {
+    match why {
+        MakeError::NotReleased(what) => {
+            let no = Refusal::new(Reason::NotServed, brief(what)).by("the registration of the upstream and its stored secret");
+            Error::Refusal(no.way_out("mayfly secret list shows what an operator has to do"))
+        }
+        other => failed(kind, &other.to_string()),
+    }
 }
 
 impl<D: LeaseLedger> LeaseDriver<D> {
@@ -54,18 +67,36 @@ impl<D: LeaseLedger> LeaseDriver<D> {
             false => None,
         };
         parts.draft.key = key.as_ref().map_or_else(String::new, |key| key.id().to_owned());
-        let named = remote.name(&order(credential, lease, None, &parts)).map_err(|e| failed(kind, &e.to_string()))?;
+        let named = remote.name(&order(credential, lease, None, &parts)).map_err(|e| not_made(kind, &e))?;
+        if parts.draft.key.is_empty() {
+            parts.draft.key = remote.signing_key(&named.terms);
+        }
 
         let place = self.making.enter(&parts.draft.upstream)?;
+        self.health.admit(&parts.draft.upstream, self.system.steady())?;
         let system = self.system.clone();
         let mut making = self.queue.making(lease, move || system.steady());
         self.open(lease, &named, &parts.draft, &parts.author).await?;
-        let order = MintOrder { passwords: key.as_deref(), ..order(credential, lease, Some(&named), &parts) };
+        let keeper = self.keeper(&*remote, lease);
+        let order = order(credential, lease, Some(&named), &parts);
+        let order = MintOrder { passwords: key.as_deref(), keeper: keeper.as_ref(), ..order };
         let made = self.ask(&*remote, &order, &mut making).await;
         drop(place);
-        let made = fitting(kind, made.map_err(|e| failed(kind, &e.to_string()))?)?;
+        let made = fitting(kind, made.map_err(|e| not_made(kind, &e))?)?;
+        // So that the token is found again by its text or its digest.
+        if let CredentialMaterial::Bearer { token, .. } = &made.answer {
+            parts.draft.token_digest = token.digest().to_vec();
+        }
+        if let Some(ends_at) = made.ends_at.filter(|end| end.0 < parts.draft.expires_at) {
+            parts.draft.expires_at = ends_at.0;
+            parts.draft.bound = LifetimeBound::Upstream as u32;
+        }
+        if parts.draft.expires_at < parts.draft.issued_at.saturating_add(limits::CREDENTIAL_LIFE_LEFT_MS) {
+            return Err(Error::Refusal(Refusal::new(Reason::NoLifeLeft, "the upstream's credential ends in less than a second")));
+        }
         let novelty = if parts.draft.replaces.is_empty() { Novelty::New } else { Novelty::Replaced };
         let summary = summary(&parts.draft, credential, kind, parts.revision, novelty, made.irrevocable)?;
+        let summary = summary.ending_upstream(named.ends_at);
         let lapse = OutcomeReporter::new(move |outcome| making.end(outcome));
         Ok(MintedCredential::new(records(parts, group), summary, made.answer, lapse))
     }
@@ -119,17 +150,39 @@ impl<D: LeaseLedger> LeaseDriver<D> {
     ) -> Result<UpstreamCredential, MakeError> {
         // From here on a credential may appear upstream, even if this future is dropped while it waits.
         making.fate = CreationResult::Unknown;
-        let limit = Duration::from_millis(self.timing().make_ms);
+        let (limit, began) = (Duration::from_millis(self.timing().make_ms), self.system.steady());
         let made = match tokio::time::timeout(limit, remote.make(order)).await {
             Ok(made) => made,
             Err(_) => Err(MakeError::Unknown(format!("it took longer than {} ms", self.timing().make_ms))),
         };
+        let made = match made {
+            Ok(_) if order.keeper.is_some_and(|keeper| !keeper.has_kept()) => {
+                Err(MakeError::Unknown("the secret that undoes the credential was not sealed".to_owned()))
+            }
+            made => made,
+        };
         match &made {
             Ok(_) => making.fate = CreationResult::Made,
-            Err(MakeError::Refused(_)) => making.fate = CreationResult::NeverMade,
+            Err(MakeError::Refused(_) | MakeError::NotReleased(_)) => making.fate = CreationResult::NeverMade,
             Err(MakeError::Unknown(_)) => {}
         }
+        self.note_made(&order.issued.upstream, &made, began);
         made
+    }
+
+    /// Notes the outcome of making for the circuit breaker and the metrics. `began`: when the upstream was called.
+    fn note_made(&self, upstream: &str, made: &Result<UpstreamCredential, MakeError>, began: u64) {
+        let now = self.system.steady();
+        let (outcome, why) = match made {
+            Ok(_) => (UpstreamOutcome::Done, String::new()),
+            // Nothing was made, since the upstream was not reached within the time for connecting.
+            Err(no @ MakeError::Refused(_)) if now.saturating_sub(began) >= limits::UPSTREAM_CONNECT_MS => {
+                (UpstreamOutcome::Unanswered, no.to_string())
+            }
+            Err(MakeError::Refused(_) | MakeError::NotReleased(_)) => (UpstreamOutcome::Refused, String::new()),
+            Err(no @ MakeError::Unknown(_)) => (UpstreamOutcome::Unanswered, no.to_string()),
+        };
+        self.health.note(upstream, UpstreamCall::Make, outcome, &why, now);
     }
 }
 
@@ -142,5 +195,16 @@ fn order<'a>(
 ) -> MintOrder<'a> {
     let (handle, terms) = named.map_or(("", ""), |named| (named.handle.as_str(), named.terms.as_str()));
     let (audience, base_url, settings) = (&*parts.audience, &*parts.base_url, &*parts.settings);
-    MintOrder { credential, lease, handle, issued: &parts.draft, audience, base_url, settings, terms, passwords: None }
+    MintOrder {
+        credential,
+        lease,
+        handle,
+        issued: &parts.draft,
+        audience,
+        base_url,
+        settings,
+        terms,
+        passwords: None,
+        keeper: None,
+    }
 }

@@ -17,6 +17,7 @@
 //! - *A request that arrives late.* The upstream may carry out `make` after mayfly gave up on it, even after an undo that found nothing. A
 //!   lease whose `make` was not answered therefore closes only once [`settles_ms`](crate::connector::UpstreamConnector::settles_ms) have
 //!   passed and it was undone and checked after that.
+//! - *An answer that is lost, of a credential that only its holder can undo.* See [`undo_secrets`].
 //! - *The same lease undone twice, by two replicas or across a restart.* Undoing is idempotent; the second attempt to close the lease
 //!   learns that it is closed.
 
@@ -31,18 +32,24 @@ mod schedule;
 mod tests;
 mod try_out;
 mod undo;
+mod undo_secrets;
+mod upstream_health;
 mod worker_queue;
 
+use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 
 pub use listing::ListedLease;
 pub use replica_ledger::ReplicaLedger;
 pub use try_out::{Trial, TrialStep};
+pub use undo_secrets::{SealedValues, UndoSecretKeeper, UndoSecrets};
+pub use upstream_health::UpstreamHealthRow;
 
 use crate::CredentialKind;
+use crate::assertion::AssertionIssuers;
 use crate::connector::{UpstreamConnector, UpstreamConnectors};
-use crate::keyring::Keyring;
+use crate::keyring::{AssertionKeys, Keyring};
 use concurrency::{ConcurrencyLimit, ConcurrencyLimiter};
 use event_queue::EventQueue;
 use mayfly_base::limits;
@@ -51,7 +58,9 @@ use mayfly_base::system::System;
 use mayfly_ledger::Receipt;
 use mayfly_ledger::record::{Event, LeaseClosed, LeaseEnd, Record};
 use mayfly_ledger::state::{Lease, State, TaskPhase};
+use mayfly_ledger::upstream::settings::KindSettings;
 use mayfly_verify::seq::{LeaseId, Millis, Seq};
+use upstream_health::UpstreamHealth;
 use worker_queue::WorkerQueue;
 
 /// The ledger operations that leases need.
@@ -108,6 +117,17 @@ pub enum UndoCause {
     Revoked(Seq),
     /// The credential's task is over.
     TaskOver,
+}
+
+impl fmt::Display for UndoCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            UndoCause::LeftBehind => f.write_str("no issuance came of the lease"),
+            UndoCause::Ended => f.write_str("the credential ended"),
+            UndoCause::Revoked(seq) => write!(f, "the credential was revoked at seq {seq}"),
+            UndoCause::TaskOver => f.write_str("the task is over"),
+        }
+    }
 }
 
 /// The state of a lease.
@@ -194,6 +214,8 @@ pub struct ConnectorSettings {
     pub timing: LeaseTiming,
     /// How many calls may be in progress at once.
     pub places: LeaseConcurrency,
+    /// The base of the issuers: `server.issuer` of the configuration.
+    pub issuer: String,
 }
 
 /// Makes credentials under leases, and undoes leases.
@@ -201,16 +223,23 @@ pub struct LeaseDriver<D> {
     durable: Arc<D>,
     connectors: ConnectorSettings,
     keyring: Arc<Keyring>,
+    secrets: UndoSecrets,
     system: System,
     queue: Arc<WorkerQueue>,
     inbox: EventQueue,
     making: Arc<ConcurrencyLimiter>,
     undoing: Arc<ConcurrencyLimiter>,
+    health: UpstreamHealth,
 }
 
 impl<D: LeaseLedger> LeaseDriver<D> {
     /// Creates the leases of a process. There is one instance per process.
-    pub fn new(durable: Arc<D>, connectors: ConnectorSettings, keyring: Arc<Keyring>, system: System) -> Arc<LeaseDriver<D>> {
+    pub fn new(
+        durable: Arc<D>,
+        connectors: ConnectorSettings,
+        (keyring, secrets): (Arc<Keyring>, UndoSecrets),
+        system: System,
+    ) -> Arc<LeaseDriver<D>> {
         let most = |name, places| ConcurrencyLimit { name, places };
         let places = connectors.places;
         let making = ConcurrencyLimiter::new(
@@ -221,16 +250,27 @@ impl<D: LeaseLedger> LeaseDriver<D> {
             most("leases_undoing", places.undoing),
             most("leases_undoing_per_upstream", places.undoing_per_upstream),
         );
+        connectors.remotes.begin(&AssertionIssuers::new(&connectors.issuer, keyring.clone()));
+        if let Some(values) = secrets.values() {
+            connectors.remotes.keep_in(values);
+        }
         Arc::new(LeaseDriver {
             durable,
             connectors,
             keyring,
+            secrets,
             system,
             queue: Arc::default(),
             inbox: EventQueue::default(),
             making,
             undoing,
+            health: UpstreamHealth::default(),
         })
+    }
+
+    /// What became of the calls to each upstream since the start.
+    pub fn upstream_health(&self) -> Vec<UpstreamHealthRow> {
+        self.health.rows()
     }
 
     /// Time limits.
@@ -246,6 +286,37 @@ impl<D: LeaseLedger> LeaseDriver<D> {
     /// Whether a kind derives its passwords, so that the environments of its upstreams need a key for that.
     pub fn derives(&self, kind: CredentialKind) -> bool {
         self.connectors.remotes.derives(kind)
+    }
+
+    /// The kinds made at upstreams.
+    pub fn remotes(&self) -> &UpstreamConnectors {
+        &self.connectors.remotes
+    }
+
+    /// Where the server puts its sealed secrets once it has them.
+    pub fn vault(&self) -> &crate::access::vault::VaultSlot {
+        self.connectors.remotes.vault()
+    }
+
+    /// Deletes the secret of a lease that is closed, if its kind has such secrets. A secret that could not be deleted goes at the next start.
+    pub async fn forget_secret(&self, id: LeaseId, lease: &Lease) {
+        let kind = CredentialKind::from_number(lease.kind).and_then(|kind| self.connectors.remotes.of(kind));
+        if !kind.is_some_and(|connector| connector.undoes_by_secret()) {
+            return;
+        }
+        if let Err(fault) = self.secrets.forget(vec![id]).await {
+            tracing::error!(lease = %id, %fault, "the sealed secret of a closed lease could not be deleted from the store");
+        }
+    }
+
+    /// Seals the secret of a credential that a kind makes, if its kind has such secrets.
+    fn keeper(&self, connector: &dyn UpstreamConnector, lease: LeaseId) -> Option<UndoSecretKeeper> {
+        connector.undoes_by_secret().then(|| UndoSecretKeeper::new(self.secrets.clone(), lease))
+    }
+
+    /// The keys for assertions that an upstream of this kind needs.
+    pub fn assertion_keys(&self, kind: CredentialKind, settings: &KindSettings) -> Option<AssertionKeys> {
+        self.connectors.remotes.assertion_keys(kind, settings)
     }
 
     /// The implementation that makes a kind. Refused with NOT_SERVED, before anything is done, where this server has none.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::make::{failed, fitting};
+use super::make::{failed, fitting, not_made};
 use super::{LeaseDriver, LeaseLedger};
 use crate::connector::{MintOrder, RepeatResponse};
 use crate::kind::{CredentialKind, RemintInput, summary};
@@ -47,16 +47,18 @@ impl<D: LeaseLedger> LeaseDriver<D> {
         let _place = self.making.enter(&issued.upstream)?;
         let (audience, base_url) = (past.audience, past.base_url);
         let (handle, settings, passwords) = (&*open.handle, &KindSettings::default(), key.as_deref());
-        let order = MintOrder { credential, lease, handle, issued, audience, base_url, settings, terms: &terms, passwords };
+        let order =
+            MintOrder { credential, lease, handle, issued, audience, base_url, settings, terms: &terms, passwords, keeper: None };
         let limit = Duration::from_millis(self.timing().make_ms);
         match tokio::time::timeout(limit, remote.again(&order)).await {
             Ok(Ok(RepeatResponse::Replace)) => Ok(None),
             Ok(Ok(RepeatResponse::Same(made))) => {
                 let made = fitting(kind, made)?;
                 let summary = summary(issued, credential, kind, past.record.revision(), Novelty::Same, made.irrevocable)?;
+                let summary = summary.ending_upstream(open.ends_at);
                 Ok(Some(MintedCredential::new(Vec::new(), summary, made.answer, OutcomeReporter::none())))
             }
-            Ok(Err(e)) => Err(failed(kind, &e.to_string())),
+            Ok(Err(e)) => Err(not_made(kind, &e)),
             Err(_) => Err(failed(kind, &format!("it took longer than {} ms", self.timing().make_ms))),
         }
     }

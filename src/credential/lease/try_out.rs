@@ -84,10 +84,12 @@ impl<D: LeaseLedger> LeaseDriver<D> {
             settings: &upstream.settings,
             terms: "",
             passwords: key.as_deref(),
+            keeper: None,
         };
         let mut log = StepLog { steps: Vec::new(), system: &self.system, began: self.system.steady() };
         let Some(named) = log.note("read the registration", remote.name(&order)) else { return Ok(log.steps) };
-        let order = MintOrder { handle: &named.handle, terms: &named.terms, ..order };
+        let keeper = self.keeper(&*remote, lease);
+        let order = MintOrder { handle: &named.handle, terms: &named.terms, keeper: keeper.as_ref(), ..order };
         let place = self.making.enter(&upstream.name)?;
         let system = self.system.clone();
         // Undoes the lease, whatever happens here, unless it is closed by then.
@@ -114,9 +116,39 @@ impl<D: LeaseLedger> LeaseDriver<D> {
             opened_at: now,
             issued: false,
         };
-        let undo = UndoOrder { id: lease, lease: &there, terms: &named.terms };
-        let undone = log.note("revoke it", self.call(remote.undo(&undo)).await).is_some();
-        let gone = self.call(remote.is_gone(&undo)).await;
+        if remote.is_irrevocable(&named.terms) {
+            let ends =
+                format!("leave it to end by itself, at {} at the latest: the registration consents to that", named.ends_at);
+            log.note::<(), String>(ends, Ok(()));
+            return Ok(log.steps);
+        }
+        let secret = match &keeper {
+            Some(keeper) if !keeper.has_kept() => {
+                let lost = Err("the upstream's answer was lost: what it made, if anything, ends by itself".to_owned());
+                log.note::<(), String>("revoke it", lost);
+                return Ok(log.steps);
+            }
+            Some(_) => self.secrets.of(lease).await.map_err(Error::Fault)?,
+            None => None,
+        };
+        let undo = UndoOrder {
+            id: lease,
+            lease: &there,
+            terms: &named.terms,
+            cause: None,
+            secret: secret.as_ref().map(|secret| secret.as_slice()),
+        };
+        let undone = log.note("revoke it", self.call(&issued.upstream, remote.undo(&undo)).await).is_some();
+        let gone = self.call(&issued.upstream, remote.is_gone(&undo)).await;
+        let left_ms = named.ends_at.since(self.durable.now());
+        if gone == Ok(false) && left_ms > 0 {
+            // The schedule closes the lease then.
+            log.note::<(), String>(
+                format!("it ends by itself in {} s, and nothing ends it before", left_ms.div_ceil(1000)),
+                Ok(()),
+            );
+            return Ok(log.steps);
+        }
         let gone = gone.and_then(|gone| if gone { Ok(()) } else { Err("it is still there".to_owned()) });
         let gone = log.note("verify that it is gone", gone).is_some();
         // A making that was not answered may still take effect: the schedule looks again later.
@@ -124,6 +156,7 @@ impl<D: LeaseLedger> LeaseDriver<D> {
         if undone && gone && settled {
             let end = closed(lease, LeaseEnd::Undone, "made for a test of the upstream, verified to be gone");
             self.durable.commit(vec![Record::new(trial.author, end)]).await?;
+            self.forget_secret(lease, &there).await;
         }
         Ok(log.steps)
     }

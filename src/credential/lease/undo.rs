@@ -7,6 +7,7 @@ use tokio::task::JoinSet;
 
 use super::listing::page;
 use super::schedule::LeaseDependencies;
+use super::upstream_health::{UpstreamCall, UpstreamOutcome};
 use super::worker_queue::{CreationResult, LeaseCheck, NextStep, UndoRequest};
 use super::{LeaseDriver, LeaseLedger, LeaseStatus, UndoCause, brief, closed, standing};
 use crate::CredentialKind;
@@ -38,6 +39,8 @@ enum UndoResult {
     Closed,
     /// Undone; to be checked once more after this many milliseconds.
     Watch(u64),
+    /// It cannot be undone, as the text says, and ends by itself; to be checked again after this many milliseconds.
+    Lost(u64, String),
 }
 
 impl<D: LeaseLedger> LeaseDriver<D> {
@@ -138,6 +141,11 @@ impl<D: LeaseLedger> LeaseDriver<D> {
     async fn take_in(&self) -> Result<(), Error> {
         let news = self.inbox.take();
         if news.read_again {
+            // Before the leases are read: a lease is opened before its secret is sealed.
+            let kept = match self.connectors.remotes.any_undoes_by_secret() {
+                true => self.secrets.leases().await.map_err(Error::Fault).inspect_err(|_| self.inbox.read_again())?,
+                false => Vec::new(),
+            };
             let mut after = None;
             loop {
                 let page = self.durable.settled(|s| page(s, after, limits::LEASES_LOOK, |_, _| Some(()))).await;
@@ -148,9 +156,22 @@ impl<D: LeaseLedger> LeaseDriver<D> {
                     break;
                 }
             }
+            self.forget_secrets_of_closed(kept).await.inspect_err(|_| self.inbox.read_again())?;
         }
         if !self.queue.take_in(news) {
             self.inbox.rest();
+        }
+        Ok(())
+    }
+
+    /// Deletes the secrets of leases that were closed by a process that was killed before it deleted them.
+    async fn forget_secrets_of_closed(&self, kept: Vec<LeaseId>) -> Result<(), Error> {
+        for some in kept.chunks(limits::LEASES_LOOK) {
+            let closed = |s: &State| some.iter().filter(|id| !s.leases.contains_key(id)).copied().collect::<Vec<_>>();
+            let closed = self.durable.settled(closed).await?;
+            if !closed.is_empty() {
+                self.secrets.forget(closed).await.map_err(Error::Fault)?;
+            }
         }
         Ok(())
     }
@@ -187,10 +208,18 @@ impl<D: LeaseLedger> LeaseDriver<D> {
     }
 
     async fn attempt(&self, id: LeaseId, lease: Lease, terms: Arc<str>, cause: UndoCause, given: Option<UndoRequest>) {
-        let order = UndoOrder { id, lease: &lease, terms: &terms };
+        let order = UndoOrder { id, lease: &lease, terms: &terms, cause: Some(cause), secret: None };
         match self.undo(&order, cause, given).await {
-            Ok(UndoResult::Closed) => self.queue.forget(id),
-            Ok(UndoResult::Watch(ms)) => self.queue.later(id, &lease.upstream, self.system.steady().saturating_add(ms)),
+            Ok(UndoResult::Closed) => {
+                self.forget_secret(id, &lease).await;
+                self.queue.forget(id);
+            }
+            Ok(UndoResult::Watch(ms)) => {
+                self.queue.later(id, &lease.upstream, self.system.steady().saturating_add(ms), None);
+            }
+            Ok(UndoResult::Lost(ms, why)) => {
+                self.queue.later(id, &lease.upstream, self.system.steady().saturating_add(ms), Some(why));
+            }
             Err(why) => {
                 tracing::warn!(
                     lease = %id,
@@ -216,11 +245,36 @@ impl<D: LeaseLedger> LeaseDriver<D> {
         if !lease.issued && given.is_none_or(|g| g.proposed) {
             self.bar(lease.credential).await.map_err(|no| format!("its issuance could not be barred: {no}"))?;
         }
+        let mut secret = None;
+        if remote.undoes_by_secret() {
+            if lease.ends_at > Millis(0) && self.durable.now() >= lease.ends_at {
+                return self.close(id, LeaseEnd::Undone, "it ended by itself at the upstream", cause).await;
+            }
+            secret = self.secrets.of(id).await.map_err(|fault| format!("its secret for undoing: {fault}"))?;
+            if remote.is_irrevocable(order.terms) {
+                let (wait, end) = (lease.ends_at.since(self.durable.now()), lease.ends_at);
+                let why = format!(
+                    "the registration consents to credentials that cannot be revoked: it ends by itself at {end} at the latest"
+                );
+                return Ok(UndoResult::Lost(wait, why));
+            }
+            if secret.is_none() {
+                return self.lost(lease);
+            }
+        }
+        let order = &UndoOrder { secret: secret.as_ref().map(|secret| secret.as_slice()), ..*order };
         // Computed before undoing: a late request must have arrived before the undo to be covered by it.
         let watch = self.watch_for(lease, given, &**remote);
-        self.call(remote.undo(order)).await?;
-        if !self.call(remote.is_gone(order)).await? {
-            return Err("it is still there after it was undone".to_owned());
+        self.call(&lease.upstream, remote.undo(order)).await?;
+        if !self.call(&lease.upstream, remote.is_gone(order)).await? {
+            // What nothing ends before its time is looked at again then. Its undoing has not failed.
+            return match lease.ends_at.since(self.durable.now()) {
+                0 => Err("it is still there after it was undone".to_owned()),
+                left => Ok(UndoResult::Lost(
+                    left.max(watch),
+                    format!("nothing ends it before it ends by itself, at {}", lease.ends_at),
+                )),
+            };
         }
         if watch > 0 {
             return Ok(UndoResult::Watch(watch));
@@ -229,14 +283,23 @@ impl<D: LeaseLedger> LeaseDriver<D> {
         self.close(id, end, "verified to be gone", cause).await
     }
 
+    /// A credential that only the upstream's answer could undo, and the answer was lost.
+    fn lost(&self, lease: &Lease) -> Result<UndoResult, String> {
+        if lease.ends_at == Millis(0) {
+            return Err("the upstream's answer was lost, and with it the secret that undoes what was made; it does not end by itself: remove it \
+                        at the upstream, then mayfly lease abandon"
+                .to_owned());
+        }
+        // A task that was not done yet may still seal the secret.
+        let wait = lease.ends_at.since(self.durable.now()).min(limits::LEASE_LOST_LOOK_MS);
+        let end = lease.ends_at;
+        let why = format!("the upstream's answer was lost: what was made, if anything, ends by itself at {end} at the latest");
+        Ok(UndoResult::Lost(wait, why))
+    }
+
     /// Records that a lease is closed.
     async fn close(&self, id: LeaseId, end: LeaseEnd, why: &str, cause: UndoCause) -> Result<UndoResult, String> {
-        let author = Author::Mayfly(match cause {
-            UndoCause::LeftBehind => "no issuance came of the lease".to_owned(),
-            UndoCause::Ended => "the credential ended".to_owned(),
-            UndoCause::Revoked(seq) => format!("the credential was revoked at seq {seq}"),
-            UndoCause::TaskOver => "the task is over".to_owned(),
-        });
+        let author = Author::Mayfly(cause.to_string());
         match self.durable.commit(vec![Record::new(author, closed(id, end, why))]).await {
             Ok(_) => Ok(UndoResult::Closed),
             // Another replica, or an operator, has closed the lease already.
@@ -259,11 +322,17 @@ impl<D: LeaseLedger> LeaseDriver<D> {
         }
     }
 
-    pub(super) async fn call<T>(&self, call: ConnectorFuture<'_, Result<T, UndoError>>) -> Result<T, String> {
-        match tokio::time::timeout(Duration::from_millis(self.timing().call_ms), call).await {
-            Ok(answer) => answer.map_err(|e| e.0),
-            Err(_) => Err(format!("the upstream took longer than {} ms", self.timing().call_ms)),
-        }
+    pub(super) async fn call<T>(&self, upstream: &str, call: ConnectorFuture<'_, Result<T, UndoError>>) -> Result<T, String> {
+        let answer = match tokio::time::timeout(Duration::from_millis(self.timing().call_ms), call).await {
+            Ok(answer) => answer.map_err(|e| (UpstreamOutcome::Refused, e.0)),
+            Err(_) => {
+                let no = format!("the upstream took longer than {} ms", self.timing().call_ms);
+                Err((UpstreamOutcome::Unanswered, no))
+            }
+        };
+        let (outcome, why) = answer.as_ref().err().map_or((UpstreamOutcome::Done, ""), |(outcome, why)| (*outcome, why.as_str()));
+        self.health.note(upstream, UpstreamCall::Undo, outcome, why, self.system.steady());
+        answer.map_err(|(_, why)| why)
     }
 
     /// Revokes the credential, so that an existing issuance ends and a later one is void.

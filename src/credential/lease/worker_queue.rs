@@ -46,6 +46,8 @@ struct Entry {
     pauses: Option<Backoff>,
     next_at: u64,
     last: String,
+    /// Undone, and to be checked once more.
+    watched: bool,
 }
 
 /// The progress of undoing, for operators.
@@ -54,6 +56,10 @@ pub(super) struct UndoProgress {
     pub attempts: u32,
     pub last: String,
     pub next_at: u64,
+    /// The maker handed the lease over to be undone, whatever the ledger says.
+    pub given: bool,
+    /// Undone, and to be checked once more.
+    pub watched: bool,
 }
 
 /// The result of checking a lease.
@@ -168,17 +174,19 @@ impl WorkerQueue {
         let pause = pauses.next().map_or(timing.retry_max_ms, |p| p.as_millis().try_into().unwrap_or(u64::MAX));
         entry.attempts += 1;
         entry.last = why;
+        entry.watched = false;
         entry.next_at = now.saturating_add(pause);
         agenda.undo(lease, upstream, entry.next_at);
     }
 
-    /// The lease is undone and has to be checked once more at `at`.
-    pub fn later(&self, lease: LeaseId, upstream: &str, at: u64) {
+    /// The lease has to be checked once more at `at`. It is undone, unless the secret that would undo it is `lost`, as operators are told.
+    pub fn later(&self, lease: LeaseId, upstream: &str, at: u64, lost: Option<String>) {
         let mut inner = self.inner.lock();
         let Inner { entries, agenda } = &mut *inner;
         let entry = entries.entry(lease).or_default();
         entry.next_at = at;
-        entry.last = "undone; watched until no request can arrive late".to_owned();
+        entry.watched = lost.is_none();
+        entry.last = lost.unwrap_or_default();
         agenda.undo(lease, upstream, at);
     }
 
@@ -200,6 +208,8 @@ impl WorkerQueue {
             attempts: e.attempts,
             last: e.last.clone(),
             next_at: e.next_at,
+            given: e.given.is_some(),
+            watched: e.watched,
         })
     }
 

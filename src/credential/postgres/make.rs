@@ -1,10 +1,12 @@
 //! Making a role with exactly what the scopes grant, in one transaction.
 
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 
 use super::problem::{PgProblem, shown};
 use super::session::PgSession;
 use super::settings::{PostgresSettings, ScopeGrant};
+use crate::database::problem::NotMade;
 
 /// A role to be made.
 pub struct NewRole<'a> {
@@ -16,20 +18,6 @@ pub struct NewRole<'a> {
     pub valid_until: u64,
     /// The comment on the role, for administrators of the database.
     pub comment: &'a str,
-}
-
-/// Why a role was not made.
-pub struct NotMade {
-    /// The error.
-    pub problem: PgProblem,
-    /// The transaction may have been committed.
-    pub unknown: bool,
-}
-
-impl From<PgProblem> for NotMade {
-    fn from(problem: PgProblem) -> NotMade {
-        NotMade { problem, unknown: false }
-    }
 }
 
 const CREATE: &str = "SELECT format('CREATE ROLE %I WITH LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS %s \
@@ -116,7 +104,7 @@ pub async fn make(
     settings: &PostgresSettings,
     scopes: &[String],
     role: &NewRole<'_>,
-) -> Result<(), NotMade> {
+) -> Result<(), NotMade<SqlState>> {
     let grants: Vec<&ScopeGrant> = settings.grants.iter().filter(|grant| scopes.contains(&grant.scope)).collect();
     if let Some(scope) = scopes.iter().find(|scope| grants.iter().all(|grant| grant.scope != **scope)) {
         return Err(PgProblem::new("reading the registration", format!("it grants nothing for scope {scope:?}")).into());

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use tokio_postgres::error::SqlState;
 use zeroize::Zeroizing;
 
-use self::make::{NewRole, NotMade};
+use self::make::NewRole;
 use self::problem::PgProblem;
 use self::session::{PgLogin, PgSession};
 use self::settings::{PostgresSettings, PostgresTerms, place};
@@ -33,11 +33,13 @@ use crate::connector::{
     UpstreamHandle,
 };
 use crate::connectors::ConnectorEntry;
+use crate::database::problem::NotMade;
+use crate::database::{LoginPlace, account_of, login, own_password, refused, section_of, terms_of};
 use crate::{CredentialKind, CredentialMaterial};
 use mayfly_base::limits;
 use mayfly_ledger::upstream::registry::Kind;
 use mayfly_ledger::upstream::settings::SettingsReader;
-use mayfly_verify::seq::{CredentialId, Millis};
+use mayfly_verify::seq::Millis;
 
 /// The line of the kind in the table of connectors.
 pub const ENTRY: ConnectorEntry = ConnectorEntry {
@@ -52,38 +54,20 @@ struct PostgresConnector {
 }
 
 /// The name of a credential's role: 33 characters that need no quotes.
-fn role_of(credential: CredentialId) -> String {
-    format!("mayfly_{}", data_encoding::BASE32_NOPAD.encode(credential.as_bytes()).to_ascii_lowercase())
-}
-
-fn refused(why: impl std::fmt::Display) -> MakeError {
-    MakeError::Refused(why.to_string())
-}
+const PREFIX: &str = "mayfly_";
 
 impl PostgresConnector {
     fn settings(order: &MintOrder<'_>) -> Result<PostgresSettings, MakeError> {
-        let section = order.settings.of(CredentialKind::Postgres.name());
-        let section = section.ok_or_else(|| refused("the registration has no section [postgres]"))?;
-        serde_json::from_value(section.clone()).map_err(|e| refused(format!("the section [postgres] of the registration: {e}")))
+        section_of(order, CredentialKind::Postgres)
     }
 
     /// Logs in as mayfly's own role. `database`: instead of the target's.
     async fn admin(&self, upstream: &str, terms: &PostgresTerms, database: Option<&str>) -> Result<PgSession, PgProblem> {
         let unreadable = || PgProblem::new("reading the target", format!("{} is no database", terms.target));
         let (address, own) = place(&terms.target).ok_or_else(unreadable)?;
-        let (access, upstream, target) = (self.access.clone(), upstream.to_owned(), terms.target.clone());
-        let name = upstream.clone();
-        let read = tokio::task::spawn_blocking(move || access.secret(&name, &target, "password")).await;
-        let password = read.map_err(|e| PgProblem::new("reading mayfly's own password", e.to_string()))??;
+        let password = own_password(&self.access, upstream, &terms.target).await?;
         let database = database.unwrap_or(own);
-        let login = PgLogin {
-            address: &address,
-            database,
-            user: &terms.admin,
-            password,
-            plaintext: terms.plaintext,
-            upstream: &upstream,
-        };
+        let login = PgLogin { address: &address, database, user: &terms.admin, password, plaintext: terms.plaintext, upstream };
         PgSession::open(&self.access, login).await
     }
 
@@ -98,21 +82,12 @@ impl PostgresConnector {
     /// The login of a credential.
     fn answer(&self, order: &MintOrder<'_>, terms: &PostgresTerms) -> Result<UpstreamCredential, MakeError> {
         let (address, database) = place(&terms.target).ok_or_else(|| refused(format!("{} is no database", terms.target)))?;
-        let roots = self.access.roots(&order.issued.upstream).map_err(refused)?;
-        let answer = CredentialMaterial::Database {
-            host: address.host,
-            port: address.port,
-            database: database.to_owned(),
-            user: order.handle.to_owned(),
-            password: order.password()?,
-            server_ca_pem: roots.filter(|_| !terms.plaintext).unwrap_or_default(),
-            plaintext: terms.plaintext,
-        };
-        Ok(UpstreamCredential { answer, irrevocable: false })
+        login(&self.access, order, LoginPlace { address, database, plaintext: terms.plaintext })
     }
 
     async fn make_role(&self, order: &MintOrder<'_>) -> Result<UpstreamCredential, MakeError> {
-        let (settings, terms) = (Self::settings(order)?, terms_of(order.terms).map_err(refused)?);
+        let settings = Self::settings(order)?;
+        let terms: PostgresTerms = terms_of(order.terms).map_err(refused)?;
         let made = self.answer(order, &terms)?;
         let verifier = match &made.answer {
             CredentialMaterial::Database { password, .. } => {
@@ -143,7 +118,7 @@ impl PostgresConnector {
     }
 
     async fn undo_role(&self, order: &UndoOrder<'_>) -> Result<(), PgProblem> {
-        let terms = terms_of(order.terms).map_err(|e| PgProblem::new("reading the lease", e))?;
+        let terms: PostgresTerms = terms_of(order.terms).map_err(|e| PgProblem::new("reading the lease", e))?;
         let session = self.admin_anywhere(&order.lease.upstream, &terms).await?;
         let role = OldRole { name: &order.lease.handle, reassign_to: terms.reassign_to.as_deref(), admin: &terms.admin };
         let open = |database: String| {
@@ -156,7 +131,7 @@ impl PostgresConnector {
     }
 
     async fn role_is_gone(&self, order: &UndoOrder<'_>) -> Result<bool, PgProblem> {
-        let terms = terms_of(order.terms).map_err(|e| PgProblem::new("reading the lease", e))?;
+        let terms: PostgresTerms = terms_of(order.terms).map_err(|e| PgProblem::new("reading the lease", e))?;
         let session = self.admin_anywhere(&order.lease.upstream, &terms).await?;
         let gone = undo::is_gone(&session, &order.lease.handle).await?;
         session.close().await;
@@ -167,7 +142,7 @@ impl PostgresConnector {
         let CredentialMaterial::Database { database, user, password, plaintext, .. } = answer else {
             return Err(refused("the credential is no login"));
         };
-        let terms = terms_of(order.terms).map_err(refused)?;
+        let terms: PostgresTerms = terms_of(order.terms).map_err(refused)?;
         let (address, _) = place(&terms.target).ok_or_else(|| refused(format!("{} is no database", terms.target)))?;
         let (password, plaintext, upstream) = (password.clone(), *plaintext, order.issued.upstream.as_str());
         let login = PgLogin { address: &address, database, user, password, plaintext, upstream };
@@ -176,10 +151,6 @@ impl PostgresConnector {
         session.close().await;
         Ok(format!("logged in to {database} as {user}: SELECT 1"))
     }
-}
-
-fn terms_of(terms: &str) -> Result<PostgresTerms, String> {
-    serde_json::from_str(terms).map_err(|e| format!("its terms: {e}"))
 }
 
 impl UpstreamConnector for PostgresConnector {
@@ -192,7 +163,7 @@ impl UpstreamConnector for PostgresConnector {
         let terms = PostgresTerms { target: order.base_url.to_owned(), admin, plaintext, reassign_to };
         let terms = serde_json::to_string(&terms).map_err(refused)?;
         // VALID UNTIL ends logins but no session, so the role never ends by itself.
-        Ok(UpstreamHandle { handle: role_of(order.credential), ends_at: Millis(0), terms })
+        Ok(UpstreamHandle { handle: account_of(PREFIX, order.credential), ends_at: Millis(0), terms })
     }
 
     fn make<'a>(&'a self, order: &'a MintOrder<'a>) -> ConnectorFuture<'a, Result<UpstreamCredential, MakeError>> {

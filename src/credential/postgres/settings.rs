@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::access::address::UpstreamAddress;
-use crate::access::secrets::is_file_name;
+use crate::database::place_of;
+use crate::database::settings::{connection_limit, fits, grants, is_false};
 use mayfly_base::document::{Field, Section};
 use mayfly_base::limits;
 use mayfly_ledger::upstream::file::each;
@@ -31,10 +32,6 @@ pub struct PostgresSettings {
     pub reassign_to: Option<String>,
     /// The grants of the scopes.
     pub grants: Vec<ScopeGrant>,
-}
-
-fn is_false(value: &bool) -> bool {
-    !value
 }
 
 /// An entry of `grants`.
@@ -95,19 +92,13 @@ pub struct PostgresTerms {
 /// Address and database of a target.
 pub fn place(target: &str) -> Option<(UpstreamAddress, &str)> {
     // The other scheme that libpq knows, `postgresql`, would be a second spelling of one target.
-    let rest = target.strip_prefix("postgres://")?;
-    let (_, database) = rest.split_once('/')?;
-    let plain = !database.is_empty() && database.len() <= limits::POSTGRES_NAME_BYTES && !database.contains('/');
-    Some((UpstreamAddress::of(target, PORT)?, database)).filter(|_| plain)
+    place_of(target, "postgres", PORT, limits::POSTGRES_NAME_BYTES)
 }
 
 /// Reads the section.
 pub fn read(section: &Section<'_>, around: &SettingsContext<'_>) -> Option<Value> {
     let admin = section.required("admin").and_then(|f| identifier(&f));
-    let connection_limit = match section.optional("connection_limit") {
-        Some(field) => field.integer(1, limits::POSTGRES_CONNECTIONS_MOST),
-        None => Some(limits::POSTGRES_CONNECTIONS),
-    };
+    let connection_limit = connection_limit(section);
     let plaintext_field = section.optional("plaintext");
     let plaintext = plaintext_field.as_ref().map_or(Some(false), Field::boolean);
     let reassign_to = match section.optional("reassign_to") {
@@ -115,31 +106,11 @@ pub fn read(section: &Section<'_>, around: &SettingsContext<'_>) -> Option<Value
         None => Some(None),
     };
     let field = section.required("grants");
-    let grants = field.as_ref().and_then(grants);
-    if let (Some(field), Some(grants), Some(scopes)) = (&field, &grants, around.scopes) {
-        let unknown = grants.iter().find(|g| scopes.iter().all(|s| s.name != g.scope));
-        let empty = scopes.iter().find(|s| grants.iter().all(|g| g.scope != s.name));
-        if let Some(grant) = unknown {
-            return field
-                .wrong(format!("has scope {:?}, which is not in scopes", grant.scope), "add it to scopes, or correct it");
-        }
-        if let Some(scope) = empty {
-            return field.wrong(format!("has nothing for scope {:?}", scope.name), "add an entry of it, or remove the scope");
-        }
-    }
-    // The target and the name are checked here, since only this kind needs more of them than others do.
-    if let (Some(target), Some(field)) = (around.target, &field) {
-        let Some((address, _)) = place(target) else {
-            return field.wrong(format!("cannot be granted at target {target}"), "target = \"postgres://HOST:PORT/DATABASE\"");
-        };
-        if let (Some(at), Some(true), false) = (&plaintext_field, plaintext, address.is_loopback()) {
-            return at.wrong("is for a database on this host only", "leave it out: mayfly verifies the server by TLS");
-        }
-    }
-    if let (Some(name), Some(field)) = (around.name.filter(|name| !is_file_name(name)), &field) {
-        return field
-            .wrong(format!("needs a file for upstream {name}, whose name has a slash"), "give it a name without slashes");
-    }
+    let grants = field.as_ref().and_then(|field| grants(field, grant));
+    let granted: Option<Vec<&str>> = grants.as_ref().map(|all| all.iter().map(|g| g.scope.as_str()).collect());
+    let place = |target: &str| place(target).map(|(address, _)| address);
+    let tls = (plaintext_field.as_ref(), plaintext);
+    fits(around, field.as_ref(), granted.as_deref(), place, "postgres://HOST:PORT/DATABASE", tls)?;
     let settings = PostgresSettings {
         admin: admin?,
         connection_limit: connection_limit?,
@@ -153,15 +124,6 @@ pub fn read(section: &Section<'_>, around: &SettingsContext<'_>) -> Option<Value
 /// A name that PostgreSQL can have, as it is, without quotes.
 fn identifier(field: &Field<'_>) -> Option<String> {
     field.text(limits::POSTGRES_NAME_BYTES)
-}
-
-fn grants(field: &Field<'_>) -> Option<Vec<ScopeGrant>> {
-    let entries = field.list(limits::POSTGRES_GRANTS)?;
-    if entries.is_empty() {
-        return field.wrong("is empty", "say what each scope grants");
-    }
-    let all: Vec<Option<ScopeGrant>> = entries.iter().map(|entry| entry.inside(grant)).collect();
-    all.into_iter().collect()
 }
 
 fn grant(section: &Section<'_>) -> Option<ScopeGrant> {

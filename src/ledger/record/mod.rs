@@ -14,6 +14,7 @@ mod login;
 mod names;
 mod registry;
 mod revocation;
+mod secret;
 mod task;
 
 pub use approval::*;
@@ -27,6 +28,7 @@ pub use login::*;
 pub use names::{IssuanceNames, NameKind, RecordName, issuance_names, main_objects, names};
 pub use registry::*;
 pub use revocation::*;
+pub use secret::*;
 pub use task::*;
 
 pub use mayfly_verify::revocation::record::Principal;
@@ -58,7 +60,7 @@ pub struct Record {
     /// The event.
     #[prost(
         oneof = "Event",
-        tags = "10, 11, 12, 13, 14, 15, 16, 20, 21, 22, 23, 24, 30, 31, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52, 60, 61, 70, 71, 72, 80, 81, 82, 90, 91"
+        tags = "10, 11, 12, 13, 14, 15, 16, 20, 21, 22, 23, 24, 30, 31, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52, 60, 61, 62, 63, 70, 71, 72, 80, 81, 82, 90, 91"
     )]
     pub event: Option<Event>,
 }
@@ -194,6 +196,12 @@ pub enum Event {
     /// A lease was closed: the object at the upstream is gone, or undoing it was abandoned.
     #[prost(message, tag = "61")]
     LeaseClosed(LeaseClosed),
+    /// A version of an upstream's static secret was stored.
+    #[prost(message, tag = "62")]
+    SecretStored(SecretStored),
+    /// An upstream's static secret changed.
+    #[prost(message, tag = "63")]
+    SecretChanged(SecretChanged),
     /// A snapshot of the state was written.
     #[prost(message, tag = "70")]
     SnapshotTaken(SnapshotTaken),

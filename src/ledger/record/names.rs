@@ -253,6 +253,14 @@ impl Namer<'_> {
                 self.upstream(&e.upstream);
             }
             Event::LeaseClosed(e) => self.lease(&e.lease),
+            Event::SecretStored(e) => {
+                self.upstream(&e.upstream);
+                self.environment(&e.environment);
+            }
+            Event::SecretChanged(e) => {
+                self.upstream(&e.upstream);
+                self.environment(&e.environment);
+            }
             Event::BreakGlass(e) => self.break_glass(e),
             Event::LoggedIn(e) => self.logged_in(e),
             Event::LoggedOut(e) => self.credential(&e.credential),
@@ -295,7 +303,7 @@ impl Namer<'_> {
             }
             Event::KeyAdded(e) => {
                 self.other(&e.key);
-                self.environment(&e.environment);
+                self.environment(e.purpose().environment_of(&e.environment));
             }
             Event::KeyChanged(e) => self.other(&e.key),
             _ => {}

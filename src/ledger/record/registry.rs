@@ -238,6 +238,28 @@ pub enum KeyPurpose {
     SshCa = 6,
     /// Deriving passwords.
     Password = 7,
+    /// Signing the workload-identity assertions of one upstream, under an issuer path of its own.
+    Federation = 8,
+}
+
+/// The part of a federation issuer's path between the environment and the name of the upstream.
+const FEDERATION_PATH: &str = "/upstreams/";
+
+/// The issuer path of an upstream's assertions, below the base of all issuers. Keys of purpose [`KeyPurpose::Federation`] have it in place of
+/// their environment. `None` for an upstream or an environment whose name has a slash: two of them could have the same path.
+pub fn federation_path(environment: &str, upstream: &str) -> Option<String> {
+    let plain = !environment.contains('/') && !upstream.contains('/');
+    plain.then(|| format!("{environment}{FEDERATION_PATH}{upstream}"))
+}
+
+impl KeyPurpose {
+    /// The environment of a key that serves `place`: the field `environment` of its record.
+    pub fn environment_of(self, place: &str) -> &str {
+        match self {
+            KeyPurpose::Federation => place.rsplit_once(FEDERATION_PATH).map_or(place, |(environment, _)| environment),
+            _ => place,
+        }
+    }
 }
 
 /// The state of a key.
@@ -270,10 +292,10 @@ pub struct KeyAdded {
     /// The JOSE name of the algorithm.
     #[prost(string, tag = "3")]
     pub algorithm: String,
-    /// The public key: an uncompressed point, empty for a symmetric key.
+    /// The public key: an uncompressed point, an `RSAPublicKey` in DER (RFC 8017, A.1.1), or empty for a symmetric key.
     #[prost(bytes = "vec", tag = "4")]
     pub public: Vec<u8>,
-    /// The environment that the key serves.
+    /// The environment that the key serves; for [`KeyPurpose::Federation`] the issuer path, as of [`federation_path`].
     #[prost(string, tag = "5")]
     pub environment: String,
     /// The key's first state.

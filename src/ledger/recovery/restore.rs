@@ -42,7 +42,7 @@ impl RestoreInputs<'_> {
         }
         for (id, key) in &kept.keys {
             let over = matches!(key.state, KeyState::Removed | KeyState::Compromised);
-            let signs = key.purpose == KeyPurpose::AccessToken;
+            let signs = matches!(key.purpose, KeyPurpose::AccessToken | KeyPurpose::Federation);
             if !over && signs {
                 lost.keys.insert(id.to_string(), KeyState::Compromised);
                 lost.evidence.entry(Target::SigningKey(id.clone())).or_default();

@@ -17,10 +17,10 @@ use mayfly_verify::seq::Seq;
 
 /// The format of snapshot files. A snapshot of another format is skipped, and the log is folded from an older snapshot or from its
 /// beginning.
-const MAGIC: &[u8; 8] = b"mayfly\x10\n";
-/// The previous formats: the newer one lacks the terms of leases, the older one also the facts of ancestors. Nothing else differs, and what
-/// they lack stands last, so such a file is read as if nothing of it were known.
-const BEFORE: [&[u8; 8]; 2] = [b"mayfly\x0f\n", b"mayfly\x0e\n"];
+const MAGIC: &[u8; 8] = b"mayfly\x11\n";
+/// The previous formats, newest first: the first one lacks the static secrets, the second one also the terms of leases, the third one also
+/// the facts of ancestors. Nothing else differs, and what they lack stands last, so such a file is read as if nothing of it were known.
+const BEFORE: [&[u8; 8]; 3] = [b"mayfly\x10\n", b"mayfly\x0f\n", b"mayfly\x0e\n"];
 
 /// Bytes written between two syncs, so that a large sync does not delay commits.
 const PIECE: usize = 1024 * 1024;
@@ -140,15 +140,19 @@ pub fn digest(path: &Path) -> io::Result<Hash> {
 pub fn read(path: &Path) -> io::Result<(State, Hash)> {
     let mut bytes = Vec::new();
     File::open(path)?.read_to_end(&mut bytes)?;
-    let formats = [MAGIC, BEFORE[0], BEFORE[1]];
+    let formats = [MAGIC, BEFORE[0], BEFORE[1], BEFORE[2]];
     let format = formats.iter().position(|format| bytes.starts_with(*format));
     let format = format.ok_or_else(|| io::Error::other("not a snapshot of this version"))?;
     let digest = sha256(bytes.get(MAGIC.len()..).unwrap_or_default());
-    if format > 1 {
+    if format > 2 {
         bytes.extend(postcard::to_stdvec(&SupportingGrants::default()).map_err(io::Error::other)?);
     }
-    if format > 0 {
+    if format > 1 {
         bytes.extend(postcard::to_stdvec(&LeaseTerms::default()).map_err(io::Error::other)?);
+    }
+    if format > 0 {
+        // An empty map.
+        bytes.push(0);
     }
     let body = bytes.get(MAGIC.len()..).unwrap_or_default();
     let (state, rest) = postcard::take_from_bytes(body).map_err(io::Error::other)?;

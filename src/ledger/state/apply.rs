@@ -126,6 +126,15 @@ impl State {
                     self.lease_terms.remove(&id);
                 }
             }
+            Event::SecretStored(e) => {
+                let secret = self.secrets.entry(e.upstream.as_str().into()).or_default();
+                Arc::make_mut(secret).store(e, by, (seq, at));
+            }
+            Event::SecretChanged(e) => {
+                if let Some(secret) = self.secrets.get_mut(e.upstream.as_str()) {
+                    Arc::make_mut(secret).change(e, (seq, at));
+                }
+            }
             Event::ApprovalAsked(e) => {
                 if let Some(id) = ApprovalId::from_slice(&e.approval) {
                     let asked = Arc::new(ApprovalRequested::clone(e));

@@ -16,6 +16,7 @@ mod lease_terms;
 mod logins;
 mod parts;
 mod quotas;
+mod secrets;
 pub mod supporting_grants;
 mod task_approval;
 mod task_hold;
@@ -44,6 +45,7 @@ pub use parts::{
     RemovedHistory, SnapshotRef,
 };
 pub use quotas::Quotas;
+pub use secrets::{ManagedSecret, RotationRequest, SecretState, SecretVersion};
 pub use supporting_grants::{SupportingGrant, SupportingGrants};
 pub use tasks::{Task, TaskApproval, TaskClosure, TaskHold, TaskPhase, TaskSpec, Tasks};
 pub use verdict::refused_by;
@@ -128,9 +130,11 @@ pub struct State {
     ends: Calendar<ExpiringEntry>,
     /// The facts of ancestors.
     grounds: SupportingGrants,
-    /// The terms under which open leases are undone. The last field, so that older snapshots can be read: `snapshot::read` adds an empty
-    /// value.
+    /// The terms under which open leases are undone. Fields from here on stand last in the order in which versions added them, so that older
+    /// snapshots can be read: `snapshot::read` adds empty values.
     pub lease_terms: LeaseTerms,
+    /// Static secrets, by upstream.
+    pub secrets: BTreeMap<Box<str>, Arc<ManagedSecret>>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -213,6 +217,7 @@ impl State {
             ends: self.ends.clone(),
             grounds: self.grounds.frozen(),
             lease_terms: self.lease_terms.clone(),
+            secrets: self.secrets.clone(),
         }
     }
 

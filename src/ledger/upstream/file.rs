@@ -44,7 +44,17 @@ fn read(root: &Section<'_>, readers: &[SettingsReader]) -> Option<Upstream> {
     let expires = root.required("expires").and_then(|f| f.moment());
     let classification = root.required("classification").and_then(|f| f.inside(classification));
     let ttl = root.required("ttl").and_then(|f| f.inside(ttl));
-    let around = SettingsContext { name: name.as_deref(), target: target.as_deref(), scopes: scopes.as_deref() };
+    let rotation_field = root.optional("rotation");
+    let rotation = rotation_field.as_ref().map_or(Some(None), |f| rotation(f).map(Some));
+    let around = SettingsContext {
+        name: name.as_deref(),
+        environment: environment.as_deref(),
+        target: target.as_deref(),
+        scopes: scopes.as_deref(),
+        audience: audience.as_deref(),
+        ttl,
+        rotation,
+    };
     let settings = settings(root, readers, kinds.as_deref(), &around);
     let jwt = root.optional("jwt");
     let (alg, proof_of_possession) = match &jwt {
@@ -67,12 +77,15 @@ fn read(root: &Section<'_>, readers: &[SettingsReader]) -> Option<Upstream> {
         expires: expires?,
         alg,
         proof_of_possession,
-        rotation: None,
+        rotation: rotation?,
         settings: Arc::new(settings?),
     };
-    match jwt {
-        Some(field) if !upstream.issues(Kind::Jwt) => {
+    match (jwt, rotation_field) {
+        (Some(field), _) if !upstream.issues(Kind::Jwt) => {
             field.wrong("is for kind jwt", "add \"jwt\" to kinds, or leave the section out")
+        }
+        (_, Some(field)) if !upstream.issues(Kind::Secret) => {
+            field.wrong("is for kind secret", "add \"secret\" to kinds, or leave it out")
         }
         _ => Some(upstream),
     }
@@ -227,6 +240,15 @@ fn ttl(section: &Section<'_>) -> Option<Ttl> {
         return Some(Ttl { min, default, max });
     }
     at.wrong("is not between min and max", "min ≤ default ≤ max")
+}
+
+/// The interval of rotations, in seconds.
+fn rotation(field: &Field<'_>) -> Option<u64> {
+    let ms = field.duration(limits::SECRET_ROTATION_LEAST_MS, limits::SECRET_ROTATION_MOST_MS)?;
+    match ms % 1000 {
+        0 => Some(ms / 1000),
+        _ => field.wrong("has a part of a second", "whole seconds"),
+    }
 }
 
 fn jwt_section(section: &Section<'_>) -> Option<(Alg, ProofOfPossession)> {

@@ -17,6 +17,8 @@ pub enum FindingKind {
     Unused,
     /// The registration grants more than most tasks need.
     Broad,
+    /// Somebody has to sign in at the upstream's authorization server.
+    SignIn,
 }
 
 /// One finding.
@@ -41,6 +43,8 @@ pub struct RegistrationFacts {
     pub live: u64,
     /// When the last credential ended.
     pub last_used: Option<Millis>,
+    /// Somebody has to sign in: again since this time, or for the first time if it is 0.
+    pub sign_in: Option<Millis>,
 }
 
 /// All findings about a registration that is not retired.
@@ -58,6 +62,14 @@ pub fn findings(upstream: &Upstream, known: &RegistrationFacts, now: Millis) -> 
     if let Some(left) = known.owner_left {
         let text = format!("nothing is issued: {owner} has left; whoever takes over says so: mayfly upstream change FILE");
         say(FindingKind::Ownerless, text, Some(left));
+    }
+    if let Some(since) = known.sign_in {
+        let why = if since > Millis(0) { "the authorization server ended the grant" } else { "nobody is signed in" };
+        say(
+            FindingKind::SignIn,
+            format!("nothing is issued: {why}; {owner} signs in: mayfly upstream connect {name}"),
+            Some(since).filter(|at| at.0 > 0),
+        );
     }
     let used = known.last_used.unwrap_or_default().max(known.since);
     if known.live == 0 && now.since(used) >= limits::UNUSED_AFTER_MS {

@@ -70,6 +70,12 @@ closed! {
         Github = 8 "github",
         /// A stored secret.
         Secret = 9 "secret",
+        /// A user of a MySQL or MariaDB server.
+        Mysql = 10 "mysql",
+        /// An ACL user of a Redis server.
+        Redis = 11 "redis",
+        /// An assertion for another authorization server, or the token that it gives for one.
+        Federation = 12 "federation",
     }
 }
 

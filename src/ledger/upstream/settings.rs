@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::registry::{Kind, RegisteredScope};
+use super::registry::{Kind, RegisteredScope, Ttl};
 use mayfly_base::document::Section;
 
 /// The parts of a registration that the reader of a section may depend on. `None`: that part is wrong, which is reported elsewhere.
@@ -17,10 +17,18 @@ use mayfly_base::document::Section;
 pub struct SettingsContext<'a> {
     /// The name.
     pub name: Option<&'a str>,
+    /// The environment.
+    pub environment: Option<&'a str>,
     /// The target, in normal form.
     pub target: Option<&'a str>,
     /// The scopes.
     pub scopes: Option<&'a [RegisteredScope]>,
+    /// The audience.
+    pub audience: Option<&'a str>,
+    /// The bounds of a credential's lifetime.
+    pub ttl: Option<Ttl>,
+    /// The interval of rotations in seconds; the inner `None`: there is none.
+    pub rotation: Option<Option<u64>>,
 }
 
 /// Reads the section of a kind into JSON, and reports what is wrong with it. Lists in the JSON must grant: an entry less means a right less.

@@ -21,6 +21,8 @@ pub fn target_url(text: &str) -> Option<String> {
         "https" => Some(443),
         "http" => Some(80),
         "postgres" | "postgresql" => Some(5432),
+        "mysql" => Some(3306),
+        "redis" => Some(6379),
         "ssh" => Some(22),
         _ => None,
     };

@@ -150,12 +150,12 @@ fn a_stored_registration_of_this_version_still_reads() {
 
 #[test]
 fn persisted_numbers_are_frozen() {
-    let kinds = ["jwt", "reference", "x509", "ssh", "postgres", "oauth", "aws", "github", "secret"];
+    let kinds = ["jwt", "reference", "x509", "ssh", "postgres", "oauth", "aws", "github", "secret", "mysql", "redis"];
     for (place, name) in kinds.iter().enumerate() {
         let kind = u8::try_from(place + 1).ok().and_then(Kind::from_tag);
         assert_eq!(kind.map(Kind::as_str), Some(*name));
     }
-    assert_eq!((Kind::ALL.len(), Kind::from_tag(0), Kind::from_tag(10)), (9, None, None));
+    assert_eq!((Kind::ALL.len(), Kind::from_tag(0), Kind::from_tag(12)), (11, None, None));
     assert_eq!(Kind::ALL.iter().filter(|k| k.served()).count(), 2);
     assert_eq!((Alg::Es256.tag(), Alg::Rs256.tag(), ProofOfPossession::None.tag(), ProofOfPossession::X5t.tag()), (1, 2, 1, 2));
 }

@@ -592,7 +592,40 @@ fn upstream() -> Vec<(&'static str, Row)> {
                 call!(upstream::UpstreamApi, test_upstream, t => pb::TestUpstreamRequest { upstream: t.upstream.clone() }),
             ),
         ),
-        ("UpstreamService.PutSecret", NotOperators("this version does not serve it")),
+        (
+            "UpstreamService.ConnectUpstream",
+            Environment(call!(upstream::UpstreamApi, connect_upstream, t => pb::ConnectUpstreamRequest {
+                upstream: t.upstream.clone(),
+                redirect_uri: String::new(),
+            })),
+        ),
+        ("UpstreamService.CompleteConnection", NotOperators("its sign-in names the upstream, whose environment is asked")),
+        (
+            "UpstreamService.DisconnectUpstream",
+            Environment(
+                call!(upstream::UpstreamApi, disconnect_upstream, t => pb::DisconnectUpstreamRequest { upstream: t.upstream.clone() }),
+            ),
+        ),
+        (
+            "UpstreamService.PutSecret",
+            Environment(call!(upstream::UpstreamApi, put_secret, t => pb::PutSecretRequest {
+                upstream: t.upstream.clone(),
+                secret: Some(pb::put_secret_request::Secret::Value("a secret".into())),
+                ..Default::default()
+            })),
+        ),
+        (
+            "UpstreamService.ListSecrets",
+            Environment(call!(upstream::UpstreamApi, list_secrets, _t => pb::ListSecretsRequest::default())),
+        ),
+        (
+            "UpstreamService.RemoveSecret",
+            Environment(call!(upstream::UpstreamApi, remove_secret, t => pb::RemoveSecretRequest {
+                upstream: t.upstream.clone(),
+                reason: "a test".into(),
+                ..Default::default()
+            })),
+        ),
         (
             "UpstreamService.ListBindings",
             Environment(call!(upstream::UpstreamApi, list_bindings, _t => pb::ListBindingsRequest::default())),
@@ -622,6 +655,10 @@ fn upstream() -> Vec<(&'static str, Row)> {
 
 fn upstream_2() -> Vec<(&'static str, Row)> {
     vec![
+        (
+            "UpstreamService.GetLease",
+            Environment(call!(upstream::UpstreamApi, get_lease, t => pb::GetLeaseRequest { lease_id: t.lease.clone() })),
+        ),
         (
             "UpstreamService.RetryLease",
             Environment(call!(upstream::UpstreamApi, retry_lease, t => pb::RetryLeaseRequest { lease_id: t.lease.clone() })),

@@ -14,7 +14,7 @@ from ._secret import Secret, revealed
 from .errors import FieldViolation, InvalidRequest, of_request
 from .v1 import task_pb2, token_service_pb2, types_pb2
 
-Kind = Literal["jwt", "reference", "x509", "ssh", "postgres", "oauth", "aws", "github", "secret", "mysql", "redis"]
+Kind = Literal["jwt", "reference", "x509", "ssh", "postgres", "oauth", "aws", "github", "secret", "mysql", "redis", "federation"]
 
 _SUBJECT_TOKENS = {
     "jwt-svid": types_pb2.SUBJECT_TOKEN_TYPE_JWT_SVID,

@@ -54,6 +54,7 @@ pub fn about_to_pb(about: &CredentialDetails) -> pb::Issued {
         .into(),
         upstream: about.upstream.clone(),
         approval_id: about.approval.map_or_else(String::new, |id| id.to_string()),
+        upstream_ends_at: (about.upstream_ends_at > about.expires_at).then(|| timestamp(about.upstream_ends_at)),
         ..pb::Issued::default()
     }
 }

@@ -199,6 +199,14 @@ fn registry(event: &Event) -> Value {
             "kind": e.kind, "handle": e.handle, "ends_at": time(e.ends_at), "terms": e.terms,
         }),
         Event::LeaseClosed(e) => json!({ "lease": lease(&e.lease), "end": text(LeaseEnd::try_from(e.end)), "detail": e.detail }),
+        Event::SecretStored(e) => json!({
+            "upstream": e.upstream, "environment": e.environment, "version": e.version, "target": e.target, "keyed_digest": hex(&e.digest),
+            "current": e.current, "ends_previous": e.ends_previous, "attempt": hex(&e.attempt),
+        }),
+        Event::SecretChanged(e) => json!({
+            "upstream": e.upstream, "environment": e.environment, "version": e.version, "step": text(SecretStep::try_from(e.step)),
+            "reason": e.reason, "attempt": hex(&e.attempt), "at_once": e.at_once,
+        }),
         Event::FellDue(e) => json!({
             "of": text(DeadlineKind::try_from(e.of)), "approval": approval(&e.id), "upstream": e.name, "version": e.version, "at": time(e.at),
             "environment": e.environment, "owner": e.owner,

@@ -24,7 +24,7 @@ pub fn login(name: &str) -> CredentialMaterial {
 
 pub fn made(line: Line, answer: CredentialMaterial) -> Result<UpstreamCredential, MakeError> {
     match line.map_err(MakeError::Unknown)?.as_str() {
-        "OK" => Ok(UpstreamCredential { answer, irrevocable: false }),
+        "OK" => Ok(UpstreamCredential { answer, irrevocable: false, ends_at: None }),
         other => Err(MakeError::Refused(other.to_owned())),
     }
 }

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::super::{ConnectorSettings, LeaseConcurrency, LeaseDriver, LeaseLedger, LeaseStatus, LeaseTiming, standing};
+use super::super::{
+    ConnectorSettings, LeaseConcurrency, LeaseDriver, LeaseLedger, LeaseStatus, LeaseTiming, UndoSecrets, standing,
+};
 use super::account::{dropped, gone, login, made};
 use super::server::{Server, call};
 use crate::connector::{
@@ -27,7 +29,7 @@ use mayfly_verify::seq::Millis;
 pub const TIMING: LeaseTiming =
     LeaseTiming { make_ms: 120, call_ms: 120, left_ms: 260, retry_min_ms: 2, retry_max_ms: 20, look_ms: 5 };
 pub fn connectors(remotes: UpstreamConnectors, timing: LeaseTiming) -> ConnectorSettings {
-    ConnectorSettings { remotes, timing, places: LeaseConcurrency::default() }
+    ConnectorSettings { remotes, timing, places: LeaseConcurrency::default(), issuer: String::new() }
 }
 
 /// Well above `server::LATE`, also on a busy machine.
@@ -143,7 +145,9 @@ impl UpstreamConnector for Accounts {
     }
 
     fn again<'a>(&'a self, order: &'a MintOrder<'a>) -> ConnectorFuture<'a, Result<RepeatResponse, MakeError>> {
-        Box::pin(async move { Ok(RepeatResponse::Same(UpstreamCredential { answer: login(order.handle), irrevocable: false })) })
+        Box::pin(async move {
+            Ok(RepeatResponse::Same(UpstreamCredential { answer: login(order.handle), irrevocable: false, ends_at: None }))
+        })
     }
 }
 
@@ -163,15 +167,20 @@ pub struct Process {
 impl Process {
     /// Starts a process on the commits of a ledger.
     pub fn start(commits: Vec<Bytes>, server: &Server, life: Life) -> Process {
+        let accounts = Accounts::at(server, life.clone());
+        Process::with(commits, accounts, UndoSecrets::default(), life)
+    }
+
+    /// As [`Process::start`], with another kind.
+    pub fn with(commits: Vec<Bytes>, remote: Arc<dyn UpstreamConnector>, secrets: UndoSecrets, life: Life) -> Process {
         let system = System::real();
         let log = TestLog::replayed(commits, system.wall());
         let (reads, follows) = (AtomicU64::default(), OnceLock::new());
         let disk = Arc::new(Disk { log: Mutex::new(log), reads, follows, life: life.clone(), system: system.clone() });
-        let accounts = Accounts::at(server, life.clone());
         let leases = LeaseDriver::new(
             disk.clone(),
-            connectors(UpstreamConnectors::default().with(accounts), TIMING),
-            Arc::default(),
+            connectors(UpstreamConnectors::default().with(remote), TIMING),
+            (Arc::default(), secrets),
             system,
         );
         disk.follows.set(Arc::downgrade(&leases)).unwrap_or_else(|_| panic!("set once"));

@@ -36,7 +36,7 @@ async fn pauses_grow_and_a_retry_does_not_wait() {
     let leases = LeaseDriver::new(
         process.disk.clone(),
         connectors(process.leases.connectors.remotes.clone(), slow),
-        Default::default(),
+        (Default::default(), UndoSecrets::default()),
         System::real(),
     );
     process.exchange(async |_| ()).await.map_err(|e| e.to_string()).unwrap();
@@ -62,7 +62,7 @@ async fn a_kind_that_nobody_serves_is_refused_and_its_leases_are_listed() {
     let bare = LeaseDriver::new(
         process.disk.clone(),
         connectors(UpstreamConnectors::default(), TIMING),
-        Default::default(),
+        (Default::default(), UndoSecrets::default()),
         System::real(),
     );
     assert_eq!(reason(bare.mint(process.grant(), 1).await), Reason::NotServed);
@@ -79,7 +79,7 @@ async fn as_many_are_made_at_once_as_is_set() {
     let (server, process) = fresh(Life::of(u64::MAX)).await;
     let places = LeaseConcurrency { making_per_upstream: 1, ..LeaseConcurrency::default() };
     let connectors = ConnectorSettings { places, ..connectors(process.leases.connectors.remotes.clone(), TIMING) };
-    let leases = LeaseDriver::new(process.disk.clone(), connectors, Default::default(), System::real());
+    let leases = LeaseDriver::new(process.disk.clone(), connectors, (Default::default(), UndoSecrets::default()), System::real());
     server.shared.lock().wrong = [("MAKE", vec![Wrong::IsSlow])].into();
     let both = tokio::join!(leases.mint(process.grant(), 1), leases.mint(process.grant(), 2));
     let no = match both {
@@ -88,4 +88,31 @@ async fn as_many_are_made_at_once_as_is_set() {
     };
     assert_eq!((no.reason, no.rule.as_deref()), (Reason::LimitReached, Some("leases_making_per_upstream")));
     assert!(no.message.contains("of 1 "), "{no}");
+}
+
+#[tokio::test]
+async fn an_upstream_that_does_not_answer_is_asked_once_in_a_while_and_its_leases_are_undone_all_the_same() {
+    let (server, process) = fresh(Life::of(u64::MAX)).await;
+    server.shared.lock().wrong = [("MAKE", vec![Wrong::HangsUp; limits::UPSTREAM_FAILURES as usize])].into();
+    for _ in 0..limits::UPSTREAM_FAILURES {
+        assert_eq!(reason(process.exchange(async |_| ()).await), Reason::UpstreamFailed);
+    }
+    let asked = server.shared.lock().made;
+    let Err(Error::Refusal(no)) = process.exchange(async |_| ()).await else { panic!("it is refused at once") };
+    assert_eq!((no.reason, no.rule.as_deref()), (Reason::UpstreamFailed, Some("circuit_breaker")));
+    assert!(no.retry_after.is_some_and(|wait| wait.as_millis() <= 2 * u128::from(limits::UPSTREAM_PAUSE_MIN_MS)), "{no:?}");
+    assert_eq!(server.shared.lock().made, asked);
+    let health = process.leases.upstream_health().remove(0);
+    assert!(health.open && !health.last.is_empty(), "{health:?}");
+    // What the calls may have made is undone, and that the upstream answers to that ends the refusals.
+    for _ in 0..200 {
+        process.leases.undo_due().await.map_err(|e| e.to_string()).unwrap();
+        if open_leases(&process) == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(TIMING.retry_max_ms)).await;
+    }
+    assert_eq!(open_leases(&process), 0);
+    process.exchange(async |_| ()).await.map_err(|e| e.to_string()).unwrap();
+    assert!(!process.leases.upstream_health()[0].open);
 }

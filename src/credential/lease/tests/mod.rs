@@ -2,6 +2,7 @@
 //! credential.
 
 mod account;
+mod by_secret;
 mod due;
 mod kit;
 mod listing;

@@ -26,7 +26,7 @@ async fn it_is_made_handed_out_and_undone_through_the_ledger() {
     let server = Server::start().await;
     let remotes = UpstreamConnectors::default().with(Accounts::at(&server, Life::of(u64::MAX)));
     let over = Arc::new(ReplicaLedger::new(ledger.clone(), system.clone()));
-    let leases = LeaseDriver::new(over, connectors(remotes, TIMING), Arc::default(), system.clone());
+    let leases = LeaseDriver::new(over, connectors(remotes, TIMING), (Arc::default(), UndoSecrets::default()), system.clone());
     let follows = leases.clone();
     ledger.observe(move |batch| follows.follow(batch.records.iter().filter_map(CommittedRecord::change).map(|r| &**r)));
 

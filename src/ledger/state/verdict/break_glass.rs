@@ -2,7 +2,7 @@
 
 use super::super::{BreakGlassTask, State, Verdict, svid_facts, trust_domain_of};
 use super::{GroupEffects, malformed, refused_by};
-use crate::record::{Author, BreakGlassStep, BreakGlassStepTaken, Event, Principal, Record, TaskOpened};
+use crate::record::{Author, BreakGlassStep, BreakGlassStepTaken, Event, Principal, Record, SecretStep, TaskOpened};
 use crate::revocation::Facts;
 use mayfly_base::limits;
 use mayfly_base::refusal::{Reason, Refusal};
@@ -52,7 +52,9 @@ fn lasts(event: &Event) -> bool {
         | Event::BundleSet(_)
         | Event::KeyAdded(_)
         | Event::KeyChanged(_)
+        | Event::SecretStored(_)
         | Event::LockLifted(_) => true,
+        Event::SecretChanged(e) => e.step == SecretStep::Removed as i32,
         Event::Revoked(e) => e.lock_only,
         Event::ApprovalDecided(e) => e.given,
         _ => false,

@@ -175,6 +175,7 @@ impl State {
                 Some(_) => Ok(()),
                 None => Err(Refusal::new(Reason::NotFound, "there is no such open lease")),
             },
+            Event::SecretStored(_) | Event::SecretChanged(_) => self.may_change_secret(event, pending),
             Event::ApprovalAsked(e) => self.may_ask(e, time, pending),
             Event::ApprovalDecided(e) => self.may_decide(e, record, time),
             Event::FellDue(e) => self.may_fall_due(e, time),

@@ -11,6 +11,7 @@ mod deadline;
 mod issue;
 mod key;
 mod login;
+mod secret;
 mod task;
 mod task_approval;
 
@@ -43,6 +44,8 @@ struct GroupEffects<'a> {
     leases: Vec<&'a LeaseOpened>,
     used_once: Vec<&'a [u8]>,
     keys: Vec<&'a str>,
+    /// The upstreams whose secrets change.
+    secrets: Vec<&'a str>,
     /// The group makes a key active.
     activates: bool,
     released: Vec<&'a [u8]>,
@@ -64,6 +67,7 @@ impl<'a> GroupEffects<'a> {
             leases: Vec::new(),
             used_once: Vec::new(),
             keys: Vec::new(),
+            secrets: Vec::new(),
             activates: false,
             released: Vec::new(),
             break_glass: false,

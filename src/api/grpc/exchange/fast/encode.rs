@@ -64,6 +64,7 @@ impl AnswerTemplate {
             novelty: all.novelty,
             upstream: all.upstream.clone(),
             approval_id: all.approval_id.clone(),
+            upstream_ends_at: all.upstream_ends_at,
             ..pb::Issued::default()
         };
         let before = pb::Issued {
@@ -73,6 +74,7 @@ impl AnswerTemplate {
             novelty: 0,
             upstream: String::new(),
             approval_id: String::new(),
+            upstream_ends_at: None,
             ..all
         };
         Some(AnswerTemplate {

@@ -1,0 +1,239 @@
+//! The section `[secret]` of a registration.
+//!
+//! The section is kept in the ledger as JSON of the same shape. What undoing and repeats need of it is written into the terms of each lease.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use mayfly_base::document::quantity::duration_text;
+use mayfly_base::document::{Field, Section};
+use mayfly_base::limits;
+use mayfly_ledger::upstream::settings::SettingsContext;
+
+/// Who gets the secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SecretRelease {
+    /// Whoever gets a grant.
+    Grant,
+    /// Nobody. It is kept for a broker, which uses it without handing it out.
+    Never,
+}
+
+/// What a revocation does to the secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SecretOnRevoke {
+    /// The version that was handed out is to be rotated, and the lease stays open until it is over.
+    Rotate,
+    /// Nothing: the holder keeps what it was given until the next rotation.
+    Nothing,
+}
+
+/// The section, as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecretSettings {
+    /// Who gets the secret.
+    pub release: SecretRelease,
+    /// The registration consents to handing out what cannot be revoked.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub may_be_irrevocable: bool,
+    /// What a revocation does.
+    pub on_revoke: SecretOnRevoke,
+    /// The header that carries the secret. Without it, the secret is handed out by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub header: Option<String>,
+    /// The scheme before the secret in the header.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheme: Option<String>,
+    /// The environment variable that programs read the secret from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variable: Option<String>,
+    /// How long a version that was rotated away stays valid, as a duration.
+    pub overlap: String,
+}
+
+/// The terms of a lease: the version that was handed out, and what undoing and repeats need of the registration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretTerms {
+    /// The version that is handed out.
+    pub version: u64,
+    /// As [`SecretSettings::on_revoke`].
+    pub on_revoke: SecretOnRevoke,
+    /// When the credential expires, milliseconds.
+    pub expires_at: u64,
+    /// It is handed out in a break-glass task: the version is rotated however the credential ends.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub break_glass: bool,
+    /// As [`SecretSettings::header`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub header: Option<String>,
+    /// As [`SecretSettings::scheme`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheme: Option<String>,
+}
+
+/// Reads the section.
+pub fn read(section: &Section<'_>, around: &SettingsContext<'_>) -> Option<Value> {
+    let field = section.required("release");
+    let release = field.as_ref().and_then(|f| f.one_of(&[("grant", SecretRelease::Grant), ("never", SecretRelease::Never)]));
+    let consent_field = section.optional("may_be_irrevocable");
+    let consent = consent_field.as_ref().map_or(Some(false), Field::boolean);
+    let on_revoke = match section.optional("on_revoke") {
+        Some(field) => field.one_of(&[("rotate", SecretOnRevoke::Rotate), ("nothing", SecretOnRevoke::Nothing)]),
+        None => Some(SecretOnRevoke::Rotate),
+    };
+    let header = optional(section, "header", header_name);
+    let scheme_field = section.optional("scheme");
+    let scheme = match &scheme_field {
+        Some(field) => scheme_name(field).map(Some),
+        None => Some(None),
+    };
+    let variable = optional(section, "variable", variable_name);
+    let overlap = match section.optional("overlap") {
+        Some(field) => field.duration(0, limits::SECRET_OVERLAP_MOST_MS),
+        None => Some(limits::SECRET_OVERLAP_MS),
+    };
+    let field = field?;
+    if release == Some(SecretRelease::Grant) && consent == Some(false) {
+        let at = consent_field.as_ref().unwrap_or(&field);
+        return at.wrong(
+            "hands out a secret that stays valid until it is rotated, whatever is revoked here",
+            "consent to it with may_be_irrevocable = true, or keep the secret for a broker with release = \"never\"",
+        );
+    }
+    if let (Some(at), Some(None)) = (&scheme_field, &header) {
+        return at.wrong("is given without a header", "name the header, or leave the scheme out");
+    }
+    if around.rotation == Some(None) {
+        return field.wrong(
+            "is for a stored secret, and the registration does not say how often it is rotated",
+            "add a line like rotation = \"90d\" above the sections",
+        );
+    }
+    let settings = SecretSettings {
+        release: release?,
+        may_be_irrevocable: consent?,
+        on_revoke: on_revoke?,
+        header: header?,
+        scheme: scheme?.filter(|scheme| !scheme.is_empty()),
+        variable: variable?,
+        overlap: duration_text(overlap?),
+    };
+    serde_json::to_value(settings).ok()
+}
+
+fn optional(section: &Section<'_>, key: &str, read: impl Fn(&Field<'_>) -> Option<String>) -> Option<Option<String>> {
+    match section.optional(key) {
+        Some(field) => read(&field).map(Some),
+        None => Some(None),
+    }
+}
+
+/// Headers that belong to the connection or the request itself, where a secret would be sent to the wrong place or break the request.
+const RESERVED: [&str; 8] =
+    ["host", "content-length", "transfer-encoding", "connection", "te", "trailer", "upgrade", "content-type"];
+
+/// The name of a header in lower case.
+fn header_name(field: &Field<'_>) -> Option<String> {
+    let text = field.text(limits::NAME_BYTES)?.to_ascii_lowercase();
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    match text.bytes().all(token) && !RESERVED.contains(&text.as_str()) {
+        true => Some(text),
+        false => {
+            field.wrong(format!("is {text:?}"), "the name of a header that carries a credential, like authorization or x-api-key")
+        }
+    }
+}
+
+/// A scheme of RFC 9110, section 11.1.
+fn scheme_name(field: &Field<'_>) -> Option<String> {
+    // The reader reports an empty text, which here says that there is no scheme.
+    let text = field.text(limits::NAME_BYTES)?;
+    match text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~+".contains(&b)) {
+        true => Some(text),
+        false => {
+            field.wrong(format!("is {text:?}"), "a scheme without spaces, like Bearer or Token; leave it out if there is none")
+        }
+    }
+}
+
+/// Variables that change which program runs or what it loads: a registration must not set them in a workload's environment.
+fn is_dangerous(variable: &str) -> bool {
+    const NAMES: [&str; 10] =
+        ["PATH", "HOME", "SHELL", "IFS", "ENV", "BASH_ENV", "PYTHONPATH", "PYTHONSTARTUP", "NODE_OPTIONS", "PERL5OPT"];
+    NAMES.contains(&variable)
+        || ["LD_", "DYLD_", "MAYFLY_", "GIT_", "RUBYOPT", "JAVA_TOOL"].iter().any(|p| variable.starts_with(p))
+}
+
+/// The name of an environment variable.
+fn variable_name(field: &Field<'_>) -> Option<String> {
+    let text = field.text(limits::NAME_BYTES)?;
+    let plain = text.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
+    match plain && !text.starts_with(|c: char| c.is_ascii_digit()) && !is_dangerous(&text) {
+        true => Some(text),
+        false => field.wrong(
+            format!("is {text:?}"),
+            "a variable in upper case that holds a credential, like SENTRY_AUTH_TOKEN, and none that a shell or a loader reads",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connectors::READERS;
+    use mayfly_base::document::SourceFile;
+    use mayfly_ledger::upstream::file;
+    use mayfly_ledger::upstream::registry::Upstream;
+
+    const WHOLE: &str = include_str!("template.toml");
+
+    fn parse(text: &str) -> Result<Upstream, String> {
+        file::parse(&SourceFile::new("u.toml", text), &READERS)
+            .map_err(|wrong| wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+    }
+
+    #[test]
+    fn the_section_comes_back_from_the_ledger_and_from_its_own_json() {
+        let upstream = parse(WHOLE).unwrap();
+        let section = upstream.settings.of("secret").unwrap();
+        let settings: SecretSettings = serde_json::from_value(section.clone()).unwrap();
+        assert_eq!((settings.release, settings.header.as_deref()), (SecretRelease::Grant, Some("authorization")));
+        assert_eq!(upstream.rotation, Some(90 * 86_400));
+        assert_eq!(Upstream::from_text(&upstream.to_text()).unwrap(), upstream);
+        let mut table: toml::Table = toml::from_str(WHOLE).unwrap();
+        table.insert("secret".to_owned(), toml::Value::try_from(section).unwrap());
+        assert_eq!(parse(&toml::to_string(&table).unwrap()).unwrap(), upstream);
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_key() {
+        let wrong = |from: &str, to: &str| {
+            assert!(WHOLE.contains(from), "{from}");
+            parse(&WHOLE.replacen(from, to, 1)).unwrap_err()
+        };
+        for (from, to, said) in [
+            ("release = \"grant\"", "", "lacks secret.release"),
+            ("release = \"grant\"", "release = \"always\"", "secret.release"),
+            ("may_be_irrevocable = true", "", "may_be_irrevocable = true"),
+            ("may_be_irrevocable = true", "may_be_irrevocable = false", "stays valid until it is rotated"),
+            ("on_revoke = \"rotate\"", "on_revoke = \"drop\"", "secret.on_revoke"),
+            ("rotation = \"90d\"", "", "how often it is rotated"),
+            ("header = \"authorization\"", "", "without a header"),
+            ("header = \"authorization\"", "header = \"content-length\"", "secret.header"),
+            ("header = \"authorization\"", "header = \"x key\"", "secret.header"),
+            ("scheme = \"Bearer\"", "scheme = \"Bearer x\"", "secret.scheme"),
+            ("SENTRY_AUTH_TOKEN", "LD_PRELOAD", "secret.variable"),
+            ("SENTRY_AUTH_TOKEN", "sentry", "secret.variable"),
+            ("overlap = \"1h\"", "overlap = \"1y\"", "secret.overlap"),
+            ("kinds = [\"secret\"]", "kinds = [\"jwt\"]", "secret is for kind secret"),
+        ] {
+            let no = wrong(from, to);
+            assert!(no.contains(said), "{said} is not in: {no}");
+        }
+        let kept = WHOLE.replace("release = \"grant\"", "release = \"never\"").replace("may_be_irrevocable = true", "");
+        assert!(parse(&kept).is_ok());
+    }
+}
