@@ -50,11 +50,15 @@ as() { # as NAME COMMAND...: as one of the sample workloads, by the variables of
         MAYFLY_KEY=$svid/key.pem MAYFLY_BUNDLE=$world/bundle.pem MAYFLY_ISSUER=https://localhost:$((port + 2))/dev \
         timeout 60 "$@"
 }
-verdict "the README has two blocks" "$([ "$blocks" = 2 ] && echo yes || echo "$blocks")"
+verdict "the README has three blocks" "$([ "$blocks" = 3 ] && echo yes || echo "$blocks")"
 check "block 1: a credential" 0 as agent/demo "$CARGO_TARGET_DIR/debug/block1"
 says "it says where to send it" out "GET http://127.0.0.1:7780/page"
 silent "and not what" out "eyJ"
-check "block 2: checking" 0 as service/echo "$CARGO_TARGET_DIR/debug/block2"
+check "block 2: several credentials" 0 as agent/demo "$CARGO_TARGET_DIR/debug/block2"
+says "all are issued" out "read with"
+says "or the error names the upstream" out "attic refused: NOT_FOUND: attic: "
+silent "and no token is shown" out "eyJ"
+check "block 3: checking" 0 as service/echo "$CARGO_TARGET_DIR/debug/block3"
 says "it asks for a credential" out "401"
 says "and says where to get one" out "resource_metadata="
 check "without an address" 1 "$CARGO_TARGET_DIR/debug/block1"

@@ -11,6 +11,7 @@ mod mcp;
 mod ports;
 mod protect;
 mod rotate;
+mod several;
 mod uses;
 
 use std::time::Duration;

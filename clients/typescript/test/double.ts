@@ -9,29 +9,34 @@ import {
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { anyPack, DurationSchema, timestampFromMs } from '@bufbuild/protobuf/wkt';
 import { ErrorInfoSchema, RetryInfoSchema, StatusSchema } from '#dist/gen/google/rpc/status_pb.js';
-import { ExchangeRequestSchema, ExchangeResponseSchema, type ExchangeRequest } from '#dist/gen/mayfly/v1/token_service_pb.js';
+import {
+  BatchExchangeRequestSchema, BatchExchangeResponseSchema, ExchangeRequestSchema, ExchangeResponseSchema, type BatchExchangeRequest, type ExchangeRequest,
+} from '#dist/gen/mayfly/v1/token_service_pb.js';
+import { IssuedSchema } from '#dist/gen/mayfly/v1/issued_pb.js';
 import { SpiffeWorkloadAPI, X509SVIDResponseSchema } from '#dist/gen/spiffe/workload_pb.js';
 import type { SvidPaths, World } from './kit.js';
 
 /** An answer that is a refusal: a code and reason, and when to try again. `silent`: none at all. */
-export type Answer = 'issue' | 'silent' | { code: Code; reason?: string; retryMs?: number };
+export type Answer = 'issue' | 'silent' | { code: Code; reason?: string; retryMs?: number; message?: string };
 
 /** An exchange listener with the SVID of a real world's CA. */
 export class ExchangeDouble {
   readonly asked: { request: ExchangeRequest; at: number }[] = [];
+  readonly batches: BatchExchangeRequest[] = [];
   readonly #server = new Server();
   #answers: Answer[] = [];
   port = 0;
 
   async up(world: World): Promise<this> {
     const { svid, key } = world.mint('mayfly', join(world.folder, 'double'));
-    const path = '/mayfly.v1.TokenService/Exchange';
-    this.#server.addService({
-      exchange: {
-        path, requestStream: false, responseStream: false, requestSerialize: (b: Buffer) => b, requestDeserialize: (b: Buffer) => b,
-        responseSerialize: (b: Buffer) => b, responseDeserialize: (b: Buffer) => b,
-      },
-    }, { exchange: (call: ServerUnaryCall<Buffer, Buffer>, answer: sendUnaryData<Buffer>) => this.#exchange(call.request, answer) });
+    const unary = (name: string) => ({
+      path: `/mayfly.v1.TokenService/${name}`, requestStream: false as const, responseStream: false as const, requestSerialize: (b: Buffer) => b,
+      requestDeserialize: (b: Buffer) => b, responseSerialize: (b: Buffer) => b, responseDeserialize: (b: Buffer) => b,
+    });
+    this.#server.addService({ exchange: unary('Exchange'), batch: unary('BatchExchange') }, {
+      exchange: (call: ServerUnaryCall<Buffer, Buffer>, answer: sendUnaryData<Buffer>) => this.#exchange(call.request, answer),
+      batch: (call: ServerUnaryCall<Buffer, Buffer>, answer: sendUnaryData<Buffer>) => this.#batch(call.request, answer),
+    });
     const pair = { private_key: readFileSync(key), cert_chain: readFileSync(svid) };
     const credentials = ServerCredentials.createSsl(readFileSync(world.file('bundle.pem')), [pair], true);
     this.port = await new Promise<number>((resolve, reject) =>
@@ -42,6 +47,7 @@ export class ExchangeDouble {
   /** What the next calls are answered; after them everything is issued. */
   next(...answers: Answer[]): void {
     this.asked.length = 0;
+    this.batches.length = 0;
     this.#answers = answers;
   }
 
@@ -55,17 +61,30 @@ export class ExchangeDouble {
     const how = this.#answers.shift() ?? 'issue';
     if (how === 'silent') return;
     if (how !== 'issue') return answer(refusal(how), null);
+    answer(null, Buffer.from(toBinary(ExchangeResponseSchema, create(ExchangeResponseSchema, { issued: this.#issued(request) }))));
+  }
+
+  #batch(bytes: Buffer, answer: sendUnaryData<Buffer>): void {
+    const batch = fromBinary(BatchExchangeRequestSchema, bytes);
+    this.batches.push(batch);
+    const how = this.#answers.shift() ?? 'issue';
+    if (how === 'silent') return;
+    if (how !== 'issue') return answer(refusal(how), null);
+    const results = batch.exchanges.map((request) => ({ result: { case: 'issued' as const, value: this.#issued(request) } }));
+    answer(null, Buffer.from(toBinary(BatchExchangeResponseSchema, create(BatchExchangeResponseSchema, { results }))));
+  }
+
+  #issued(request: ExchangeRequest) {
     const now = Date.now();
-    const issued = {
+    return create(IssuedSchema, {
       answer: { case: 'bearerToken' as const, value: { token: 't', headerName: 'authorization', scheme: 'Bearer', baseUrl: 'http://x/' } },
       credentialId: `cred_${request.requestId}`, taskId: 'task_x', issuedAt: timestampFromMs(now), expiresAt: timestampFromMs(now + 60_000),
       scopes: request.scopes, upstream: request.upstream,
-    };
-    answer(null, Buffer.from(toBinary(ExchangeResponseSchema, create(ExchangeResponseSchema, { issued }))));
+    });
   }
 }
 
-function refusal({ code, reason = 'NOT_READY', retryMs }: Exclude<Answer, string>) {
+function refusal({ code, reason = 'NOT_READY', retryMs, message = 'no' }: Exclude<Answer, string>) {
   const info = create(ErrorInfoSchema, { reason, domain: 'mayfly.dev', metadata: { rule: 'the rule', way_out: 'ask somebody', approval_id: 'appr_x' } });
   const details = [anyPack(ErrorInfoSchema, info)];
   if (retryMs !== undefined) {
@@ -73,8 +92,8 @@ function refusal({ code, reason = 'NOT_READY', retryMs }: Exclude<Answer, string
     details.push(anyPack(RetryInfoSchema, create(RetryInfoSchema, { retryDelay })));
   }
   const metadata = new Metadata();
-  metadata.set('grpc-status-details-bin', Buffer.from(toBinary(StatusSchema, create(StatusSchema, { code, message: 'no', details }))));
-  return { code, details: 'no', metadata };
+  metadata.set('grpc-status-details-bin', Buffer.from(toBinary(StatusSchema, create(StatusSchema, { code, message, details }))));
+  return { code, details: message, metadata };
 }
 
 /** The SPIFFE agent of a machine, on a Unix socket. */
