@@ -84,6 +84,8 @@ fn debug_shows_no_secret_of_any_message() {
         hides(1, AuthorizeRequest { token: token(), ..Default::default() }),
         hides(1, LookupTokenRequest { by: Some(lookup_token_request::By::Token(token())) }),
         hides(1, PutSecretRequest { secret: Some(put_secret_request::Secret::Value(value())), ..Default::default() }),
+        hides(2, ConnectUpstreamResponse { connection_id: token(), state: token(), ..Default::default() }),
+        hides(2, CompleteConnectionRequest { connection_id: token(), code: token() }),
         hides(1, Approval { arguments_json: token(), ..Default::default() }),
         hides(1, Situation { arguments_json: token(), ..Default::default() }),
     ];

@@ -13,6 +13,9 @@ pub const KINDS: &[(u8, &str)] = &[
     (7, "aws"),
     (8, "github"),
     (9, "secret"),
+    (10, "mysql"),
+    (11, "redis"),
+    (12, "federation"),
 ];
 
 pub fn id(n: u8) -> Vec<u8> {

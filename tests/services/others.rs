@@ -164,7 +164,7 @@ fn what_is_not_served_says_so() {
     refused(w.run(up.complete_connection(ask(&ROOT, Default::default()))), Reason::NotFound);
     refused(
         w.run(up.disconnect_upstream(ask(&ROOT, pb::DisconnectUpstreamRequest { upstream: "echo".into() }))),
-        Reason::NotFound,
+        Reason::NotServed,
     );
     bad(w.run(up.put_secret(ask(&ROOT, Default::default()))), "upstream");
     bad(w.run(up.remove_secret(ask(&ROOT, Default::default()))), "upstream");

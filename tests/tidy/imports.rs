@@ -20,7 +20,7 @@ const CLIENT: &[&[&str]] = &[
     &["background", "exchange_stream", "uses"],
     &["exchange"],
     // The client, what is asked of it and what it hands out know each other.
-    &["cache", "client", "credential", "request"],
+    &["cache", "client", "credential", "request", "several"],
     &["verifier"],
     &["middleware"],
 ];

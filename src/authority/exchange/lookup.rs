@@ -16,6 +16,7 @@ use crate::revocation::feed::RuleOrigin;
 use mayfly_base::limits;
 use mayfly_base::refusal::{Error, Fault, Reason, Refusal};
 use mayfly_base::system::Stopwatch;
+use mayfly_credential::CredentialKind;
 use mayfly_credential::jwt::{Jwks, authentic, peek_kid, signed_by};
 use mayfly_credential::keyring::jwk;
 use mayfly_credential::reference::{PREFIX, ReferenceToken};
@@ -225,8 +226,13 @@ impl Authority {
                 self.has_to_have_a_record(token, removed)?;
                 Some(TokenStatus::Forged { key })
             }
-            // An assertion: its issuer and its key are of its upstream.
-            (None, Some(found)) if found.issued()?.token_digest == sha256(input.as_bytes()) => Some(TokenStatus::Issued(found)),
+            // An assertion: its issuer and its key are of its upstream. A token of mayfly's own comes here only without its signature.
+            (None, Some(found))
+                if found.issued()?.kind == CredentialKind::Federation.number()
+                    && found.issued()?.token_digest == sha256(input.as_bytes()) =>
+            {
+                Some(TokenStatus::Issued(found))
+            }
             (None, Some(found)) => Some(TokenStatus::Altered(found)),
             (None, None) => match (named, removed) {
                 (Some(id), Some(removed)) => return Err(not_kept(&format!("credential {id}"), removed)),

@@ -105,9 +105,9 @@ impl Authority {
 
     /// Ends the grant of an upstream. From then on it is not used; revoking it at the server is tried until it works.
     ///
-    /// Refused: NOT_FOUND where there is no upstream or nobody is signed in.
+    /// Refused: NOT_FOUND where there is no upstream or nobody is signed in, NOT_SERVED where nobody signs in to it.
     pub async fn disconnect_upstream(self: &Arc<Self>, operator: &Operator, name: &str) -> Result<Disconnected, Error> {
-        let (_, _, by) = self.managed(operator, name).await?;
+        let (upstream, _, by) = self.managed(operator, name).await?;
         let (this, name) = (self.clone(), name.to_owned());
         let done = tokio::spawn(async move {
             let mut none = SignInError::NotFound(format!("nobody is signed in to upstream {name}"));
@@ -119,6 +119,10 @@ impl Authority {
                     }
                     Err(error) => none = error,
                 }
+            }
+            // A grant may be older than a registration by which nobody signs in any more.
+            if let SignInError::NotFound(_) = none {
+                this.sign_in_of(&upstream)?;
             }
             Err(refused(none))
         });

@@ -333,7 +333,7 @@ mod tests {
             let no = parse(&whole.replacen(from, to, 1)).unwrap_err();
             assert!(no.contains(said), "{said} is not in: {no}");
         }
-        let no = parse(&WHOLE.replace("max = \"10m\"", "max = \"11m\"")).unwrap_err();
+        let no = parse(&WHOLE.replace("\nmax = \"10m\"", "\nmax = \"11m\"")).unwrap_err();
         assert!(no.contains("federation.life_max is 600 s"), "{no}");
     }
 }

@@ -83,16 +83,21 @@ impl<D: LeaseLedger> LeaseDriver<D> {
         let made = self.ask(&*remote, &order, &mut making).await;
         drop(place);
         let made = fitting(kind, made.map_err(|e| not_made(kind, &e))?)?;
-        // So that the token is found again by its text or its digest.
-        if let CredentialMaterial::Bearer { token, .. } = &made.answer {
+        // So that the token is found again by its text or its digest. A static secret may be short, and its digest would give it away.
+        if let CredentialMaterial::Bearer { token, .. } = &made.answer
+            && kind != CredentialKind::Secret
+        {
             parts.draft.token_digest = token.digest().to_vec();
         }
         if let Some(ends_at) = made.ends_at.filter(|end| end.0 < parts.draft.expires_at) {
             parts.draft.expires_at = ends_at.0;
             parts.draft.bound = LifetimeBound::Upstream as u32;
-        }
-        if parts.draft.expires_at < parts.draft.issued_at.saturating_add(limits::CREDENTIAL_LIFE_LEFT_MS) {
-            return Err(Error::Refusal(Refusal::new(Reason::NoLifeLeft, "the upstream's credential ends in less than a second")));
+            if ends_at.0 < parts.draft.issued_at.saturating_add(limits::CREDENTIAL_LIFE_LEFT_MS) {
+                return Err(Error::Refusal(Refusal::new(
+                    Reason::NoLifeLeft,
+                    "the upstream's credential ends in less than a second",
+                )));
+            }
         }
         let novelty = if parts.draft.replaces.is_empty() { Novelty::New } else { Novelty::Replaced };
         let summary = summary(&parts.draft, credential, kind, parts.revision, novelty, made.irrevocable)?;
