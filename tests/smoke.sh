@@ -114,8 +114,10 @@ says "names what is missing" err "--purpose"
 silent "and not what could be there instead" err "--task"
 check "exec with one variable for two" 2 agent exec --env TOKEN=echo --env TOKEN=repos --purpose smoke -- true
 says "names the variable" err "TOKEN"
-check "a kind that is not issued" 2 agent get echo --purpose smoke --kind github
+check "a kind that nobody issues" 2 agent get echo --purpose smoke --kind password
 says "and says which are" err "reference"
+check "a kind that the upstream does not issue" 5 agent get echo --purpose smoke --kind github
+says "and says which it does" err "echo issues jwt, reference"
 check "a policy set is shown as text" 0 me policy show dev
 says "line by line" out '@id("operators")'
 

@@ -177,7 +177,7 @@ fn the_manifests_let_prometheus_scrape_with_a_token_and_nobody_else() {
 }
 
 #[test]
-fn links_from_one_page_to_a_heading_of_another_lead_there() {
+fn links_of_the_pages_lead_to_files_and_headings_that_exist() {
     let anchors = |text: &str| -> BTreeSet<String> {
         let headings = text.lines().filter(|l| l.starts_with('#')).map(|l| l.trim_start_matches('#').trim().to_lowercase());
         headings
@@ -185,19 +185,39 @@ fn links_from_one_page_to_a_heading_of_another_lead_there() {
             .collect()
     };
     let mut pages = BTreeMap::new();
-    for entry in fs::read_dir(at("docs")).unwrap().flatten() {
-        if entry.path().extension().is_some_and(|e| e == "md") {
-            pages.insert(entry.file_name().into_string().unwrap(), fs::read_to_string(entry.path()).unwrap());
+    for folder in ["docs", "docs/upstreams"] {
+        for entry in fs::read_dir(at(folder)).unwrap().flatten() {
+            if entry.path().extension().is_some_and(|e| e == "md") {
+                let name = PathBuf::from(folder).join(entry.file_name());
+                pages.insert(name, fs::read_to_string(entry.path()).unwrap());
+            }
         }
     }
+    pages.insert("README.md".into(), fs::read_to_string(at("README.md")).unwrap());
     for (name, text) in &pages {
-        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            let Some((page, anchor)) = link.split_once('#').filter(|(page, _)| !page.contains("://")) else { continue };
-            let of =
-                pages.get(if page.is_empty() { name.as_str() } else { page }).unwrap_or_else(|| panic!("{name}: no page {page}"));
-            assert!(anchors(of).contains(anchor), "{name}: {page} has no heading #{anchor}");
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()).filter(|link| !link.contains("://")) {
+            let (page, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let whole = if page.is_empty() { name.clone() } else { beside(name, page) };
+            assert!(at(whole.to_str().unwrap()).exists(), "{}: no file {page}", name.display());
+            if !anchor.is_empty() {
+                let of = pages.get(&whole).unwrap_or_else(|| panic!("{}: no page {page}", name.display()));
+                assert!(anchors(of).contains(anchor), "{}: {page} has no heading #{anchor}", name.display());
+            }
         }
     }
+}
+
+/// The path of a link on a page, from the project's root.
+fn beside(page: &Path, link: &str) -> PathBuf {
+    let mut path = page.parent().unwrap().to_path_buf();
+    for part in link.split('/') {
+        match part {
+            "." => {}
+            ".." => drop(path.pop()),
+            part => path.push(part),
+        }
+    }
+    path
 }
 
 /// Puts a program into a directory that says so.
