@@ -70,6 +70,9 @@ pub struct ListedSecret {
     pub registration: Option<std::sync::Arc<Upstream>>,
 }
 
+/// The rule of refusals by what a registration says.
+const REGISTRATION: &str = "the upstream's registration";
+
 fn of_another_kind(name: &str) -> Refusal {
     let no = Refusal::new(Reason::NotServed, format!("upstream {name} is not of kind secret, so it has no stored secret"));
     no.way_out("mayfly upstream template secret")
@@ -130,7 +133,9 @@ impl Authority {
         if let Some(source) = source_of(&upstream) {
             let no = format!("the secret of upstream {name} is read at each grant ({source}), so none is stored");
             let no = Refusal::new(Reason::NotServed, no);
-            return Err(Error::Refusal(no.way_out("replace it there, or remove [secret.source] from the registration")));
+            return Err(Error::Refusal(
+                no.by(REGISTRATION).way_out("replace it there, or remove [secret.source] from the registration"),
+            ));
         }
         check(&value, &upstream)?;
         let who = admitted.who();
@@ -184,19 +189,19 @@ impl Authority {
         }
         if let Some(source) = source_of(&upstream) {
             let no = format!("the secret of upstream {name} is read at each grant ({source}), and mayfly does not rotate it");
-            return Err(Error::Refusal(Refusal::new(Reason::NotReady, no).way_out("rotate it there")));
+            return Err(Error::Refusal(Refusal::new(Reason::NotServed, no).by(REGISTRATION).way_out("rotate it there")));
         }
         if !self.rotations.has_hook(name) {
             let no = Refusal::new(Reason::NotReady, format!("no hook is configured that rotates the secret of upstream {name}"));
             let way_out = format!("make a new key at the vendor and store it: mayfly secret put {name}; or configure a hook");
-            return Err(Error::Refusal(no.way_out(way_out)));
+            return Err(Error::Refusal(no.by("the hooks of the server's configuration").way_out(way_out)));
         }
         let current =
             self.ledger.settled(|s| s.secrets.get(name).and_then(|s| Some((s.current()?.version, s.requested.clone()))));
         let Some((version, requested)) = current.await? else {
             let no =
                 Refusal::new(Reason::NotReady, format!("no secret of upstream {name} is stored, so there is nothing to rotate"));
-            return Err(Error::Refusal(no.way_out(format!("mayfly secret put {name}"))));
+            return Err(Error::Refusal(no.by("the stored secrets").way_out(format!("mayfly secret put {name}"))));
         };
         if requested.is_some() {
             // What the operator wants is under way; it is tried at once.
