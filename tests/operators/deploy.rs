@@ -46,8 +46,12 @@ fn each_configuration_is_one_that_a_server_takes() {
 fn the_policies_of_the_manifests_are_ones_that_a_server_takes_in() {
     use mayfly::sources::config::PolicyFiles;
     let here = at("deploy/kubernetes/policy");
-    let files =
-        PolicyFiles { files: vec![here.join("policy.cedar")], roles: here.join("roles.toml"), upstreams: here.join("upstreams") };
+    let files = PolicyFiles {
+        files: vec![here.join("policy.cedar")],
+        roles: here.join("roles.toml"),
+        upstreams: here.join("upstreams"),
+        bindings: None,
+    };
     let loaded = mayfly::sources::policy_files::load(&files).unwrap_or_else(|wrong| panic!("{wrong:?}"));
     assert!(loaded.upstreams.iter().count() > 0 && loaded.policy.warnings().is_empty(), "{:?}", loaded.policy.warnings());
 }
