@@ -206,7 +206,11 @@ fn a_change_by_somebody_else_is_told_and_not_overwritten() {
     narrower(&stage);
     held.lock().unwrap().fault = Some(("beta", Fault::Changed));
     let ran = stage.run("apply config --reason less --deadline 1s -o json");
-    assert_eq!((ran.exit, outcomes(&ran)), (7, vec!["alpha done".into(), "beta failed".into(), "gamma not_done".into()]), "{ran:?}");
+    assert_eq!(
+        (ran.exit, outcomes(&ran)),
+        (7, vec!["alpha done".into(), "beta failed".into(), "gamma not_done".into()]),
+        "{ran:?}"
+    );
     assert!(ran.stderr.contains("somebody changed upstream beta since the plan was made"), "{ran:?}");
     assert!(held.lock().unwrap().upstreams["beta"].max_ttl.unwrap().seconds == 3600, "theirs stays");
     // If it is the first step, nothing was done, and the command may be run again.
@@ -225,7 +229,11 @@ fn a_run_without_an_answer_says_what_it_does_not_know_and_a_second_one_goes_on()
     narrower(&stage);
     held.lock().unwrap().fault = Some(("beta", Fault::Silent));
     let ran = stage.run("apply config --reason less --deadline 1s -o json");
-    assert_eq!((ran.exit, outcomes(&ran)), (7, vec!["alpha done".into(), "beta unknown".into(), "gamma not_done".into()]), "{ran:?}");
+    assert_eq!(
+        (ran.exit, outcomes(&ran)),
+        (7, vec!["alpha done".into(), "beta unknown".into(), "gamma not_done".into()]),
+        "{ran:?}"
+    );
     assert!(ran.stderr.contains("upstream beta may have been changed, or not"), "{ran:?}");
     held.lock().unwrap().fault = Some(("beta", Fault::Denied));
     let ran = stage.run("apply config --reason less -o json");
@@ -244,6 +252,8 @@ fn who_may_not_preview_sees_the_difference_without_the_numbers() {
     let all = json(&ran);
     assert!(all["steps"][1]["revokes"].is_null() && all["steps"][0]["revokes"]["credentials"] == 0, "{all}");
     assert!(ran.stderr.contains("is told to operators who may make the changes"), "{ran:?}");
+    let ran = stage.run("apply config --reason less");
+    assert!(ran.exit == 5 && held.lock().unwrap().sent == 0, "not even the step before it: {ran:?}");
 }
 
 #[test]
@@ -278,7 +288,7 @@ fn what_takes_comes_first_and_what_gives_last() {
     );
     // alpha gives more, beta goes, gamma takes; the policy changes; the binding goes.
     let text = fs::read_to_string(at("upstreams/alpha.toml")).unwrap();
-    fs::write(at("upstreams/alpha.toml"), text.replace("max = \"1h\"", "max = \"2h\"")).unwrap();
+    fs::write(at("upstreams/alpha.toml"), text.replace("\"echo:read\"", "\"echo:read\", \"echo:list\"")).unwrap();
     let text = fs::read_to_string(at("upstreams/gamma.toml")).unwrap();
     fs::write(at("upstreams/gamma.toml"), text.replace("max = \"1h\"", "max = \"30m\"")).unwrap();
     fs::remove_file(at("upstreams/beta.toml")).unwrap();
@@ -290,8 +300,11 @@ fn what_takes_comes_first_and_what_gives_last() {
     assert_eq!(ran.exit, 0, "{ran:?}");
     assert_eq!(held.lock().unwrap().changed, ["removed old", "retired beta", "gamma", "policy", "alpha"]);
     // A binding waits for somebody else, and its command is named.
-    fs::write(at("bindings/new.toml"), "name = 'new'\nupstream = 'gamma'\nids = ['spiffe://dev.mayfly.internal/a']\nscopes = ['echo:read']\n")
-        .unwrap();
+    fs::write(
+        at("bindings/new.toml"),
+        "name = 'new'\nupstream = 'gamma'\nids = ['spiffe://dev.mayfly.internal/a']\nscopes = ['echo:read']\n",
+    )
+    .unwrap();
     let ran = stage.run("apply config --reason bound -o json");
     assert_eq!((ran.exit, outcomes(&ran)), (9, vec!["new waits".into()]), "{ran:?}");
     assert!(ran.stderr.contains("mayfly approval give appr_x --reason TEXT"), "{ran:?}");

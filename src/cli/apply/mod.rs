@@ -90,7 +90,7 @@ pub async fn run(args: ApplyArgs, run: &CommandContext) -> Result<Exit, CliError
         plan.steps.retain(|step| only.has(step.kind));
     }
     let new_id = || run.request_id(&None);
-    let previews = preview::all(server, &plan, new_id).await?;
+    let previews = preview::all(server, &plan, args.dry_run, new_id).await?;
     for step in &plan.steps {
         run.out.say(&step.diff);
     }

@@ -77,9 +77,11 @@ fn source(files: pb::PolicyFiles) -> pb::PolicySource {
     pb::PolicySource { from: Some(pb::policy_source::From::Files(files)) }
 }
 
-/// Asks about every step. A caller with the right to read only gets a plan without the numbers. Everything that the server would refuse
-/// for its content is told at once.
-pub async fn all(server: &ApiClient, plan: &Plan, new_id: impl Fn() -> String) -> Result<Vec<Preview>, CliError> {
+/// Asks about every step. Everything that the server would refuse for its content is told at once.
+///
+/// With `reading`, a caller with the right to read only gets a plan without the numbers. Otherwise a step that the caller may not make is an
+/// error here, so that no run ends half-way for it.
+pub async fn all(server: &ApiClient, plan: &Plan, reading: bool, new_id: impl Fn() -> String) -> Result<Vec<Preview>, CliError> {
     let (mut previews, mut wrong) = (Vec::with_capacity(plan.steps.len()), Vec::new());
     for step in &plan.steps {
         if waits_for_its_upstream(step, plan) {
@@ -90,7 +92,7 @@ pub async fn all(server: &ApiClient, plan: &Plan, new_id: impl Fn() -> String) -
         let terms = Terms { dry_run: true, reason: "dry run".to_owned(), request_id: new_id(), confirmation: None };
         let preview = match send(server, step, terms).await {
             Ok(preview) => Ok(preview),
-            Err(error) if may_not(&error) => without_preview(server, step).await,
+            Err(error) if reading && may_not(&error) => without_preview(server, step).await,
             Err(error) if error.reason() == Some(Reason::AlreadyExists) && takes_over(step, plan) => {
                 let taken = "audience or target of a registration that was retired".to_owned();
                 Ok(Preview { hits: Some(pb::Hits::default()), governs: Some(vec![taken]) })
