@@ -184,7 +184,7 @@ pub enum Command<B: BenchCommand> {
     /// Make upstreams, bindings, policies and roles what the files of a folder say
     Apply(Box<apply::ApplyArgs>),
     /// Write upstreams, bindings, policies and roles to a folder, as apply reads it
-    Export(apply::ExportArgs),
+    Export(apply::FolderExportArgs),
     /// Manage requests that wait for approval
     #[command(subcommand)]
     Approval(approval::ApprovalCommand),

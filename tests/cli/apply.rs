@@ -328,6 +328,37 @@ fn a_step_that_takes_and_gives_is_refused_beside_a_new_policy_set() {
 }
 
 #[test]
+fn each_environment_can_have_a_policy_set_of_its_own() {
+    let (stage, held) = stage();
+    let environments = || vec!["dev".to_owned(), "prod".to_owned()];
+    stage
+        .double
+        .on(move |_: pb::GetStatusRequest| Ok(pb::GetStatusResponse { environments: environments(), ..Default::default() }));
+    let own = held.clone();
+    stage.double.on(move |q: pb::GetPolicyRequest| {
+        let mut policy = pb::PolicySet { environment: q.environment, ..own.lock().unwrap().policy.clone() };
+        if policy.environment == "prod" {
+            policy.files.as_mut().unwrap().policies[0].text.push_str("// prod\n");
+        }
+        Ok(pb::GetPolicyResponse { policy: Some(policy) })
+    });
+    stage.run("export two").ok();
+    let at = |path: &str| stage.folder.path().join("two").join(path);
+    assert!(!at("policy.cedar").exists() && at("environments/dev/roles.toml").exists());
+    assert_eq!(fs::read_to_string(at("environments/prod/policy.cedar")).unwrap(), format!("{POLICY}// prod\n"));
+    assert_eq!(stage.run("apply two --dry-run").exit, 0);
+    // The set of the folder itself is for the environments without one of their own.
+    fs::remove_dir_all(at("environments/dev")).unwrap();
+    fs::write(at("policy.cedar"), format!("{POLICY}// dev\n")).unwrap();
+    fs::write(at("roles.toml"), ROLES).unwrap();
+    let ran = stage.run("apply two --dry-run -o json");
+    assert_eq!((ran.exit, outcomes(&ran)), (10, vec!["dev planned".to_owned()]), "{ran:?}");
+    fs::rename(at("environments/prod"), at("environments/production")).unwrap();
+    let ran = stage.run("apply two --dry-run");
+    assert!(ran.exit == 2 && ran.stderr.contains("environment production") && ran.stderr.contains("dev, prod"), "{ran:?}");
+}
+
+#[test]
 fn an_export_never_leaves_its_folder_and_replaces_no_file() {
     let (stage, held) = stage();
     assert_eq!(stage.run("export config").exit, 2);

@@ -24,7 +24,7 @@ use mayfly_proto::mayfly::v1 as pb;
 
 /// Arguments of `mayfly export`.
 #[derive(Args)]
-pub struct ExportArgs {
+pub struct FolderExportArgs {
     /// Folder to write; it must not exist, or be empty
     #[arg(value_name = "DIR")]
     folder: PathBuf,
@@ -34,7 +34,7 @@ pub struct ExportArgs {
 type Files = BTreeMap<PathBuf, String>;
 
 /// Writes what is in effect to a folder.
-pub async fn export(args: ExportArgs, run: &CommandContext) -> Result<Exit, CliError> {
+pub async fn export(args: FolderExportArgs, run: &CommandContext) -> Result<Exit, CliError> {
     let present = present::fetch(&run.server().await?).await?;
     let files = files(&present)?;
     let count = files.len();

@@ -18,7 +18,7 @@ mod view;
 use std::path::PathBuf;
 
 use clap::Args;
-pub use export::{ExportArgs, export};
+pub use export::{FolderExportArgs, export};
 
 use super::CommandContext;
 use super::confirm::ConfirmedHits;

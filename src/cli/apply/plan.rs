@@ -168,8 +168,7 @@ pub fn make(folder: &Folder, present: &Present, prune: bool) -> Result<Plan, Cli
     if !wrong.is_empty() {
         return Err(CliError::Usage(wrong.join("\n")));
     }
-    // The sort is stable: steps of one phase stay in the order of their names.
-    plan.steps.sort_by_key(Step::phase);
+    plan.steps.sort_by(|a, b| (a.phase(), &a.name).cmp(&(b.phase(), &b.name)));
     Ok(plan)
 }
 
