@@ -1,5 +1,7 @@
 //! Sends the steps of a plan by the calls that the other commands use, and asks the server beforehand what each would revoke.
 
+use std::collections::BTreeSet;
+
 use super::plan::{ChangeKind, Effect, ObjectKind, Plan, Step, StepRequest};
 use crate::error::CliError;
 use crate::server::ApiClient;
@@ -83,16 +85,26 @@ fn source(files: pb::PolicyFiles) -> pb::PolicySource {
 /// error here, so that no run ends half-way for it.
 pub async fn all(server: &ApiClient, plan: &Plan, reading: bool, new_id: impl Fn() -> String) -> Result<Vec<Preview>, CliError> {
     let (mut previews, mut wrong) = (Vec::with_capacity(plan.steps.len()), Vec::new());
+    // Each refusal is a record of the audit: what was refused once is not asked for again.
+    let mut refused: BTreeSet<(bool, &str)> = BTreeSet::new();
     for step in &plan.steps {
         if waits_for_its_upstream(step, plan) {
             let governs = Some(vec![step.object()]);
             previews.push(Preview { hits: Some(pb::Hits::default()), governs });
             continue;
         }
+        let right = (step.kind == ObjectKind::Policy, step.environment.as_str());
+        if refused.contains(&right) {
+            previews.push(without_preview(server, step).await?);
+            continue;
+        }
         let terms = Terms { dry_run: true, reason: "dry run".to_owned(), request_id: new_id(), confirmation: None };
         let preview = match send(server, step, terms).await {
             Ok(preview) => Ok(preview),
-            Err(error) if reading && may_not(&error) => without_preview(server, step).await,
+            Err(error) if reading && may_not(&error) => {
+                refused.insert(right);
+                without_preview(server, step).await
+            }
             Err(error) if error.reason() == Some(Reason::AlreadyExists) && takes_over(step, plan) => {
                 let taken = "audience or target of a registration that was retired".to_owned();
                 Ok(Preview { hits: Some(pb::Hits::default()), governs: Some(vec![taken]) })
