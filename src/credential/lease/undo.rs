@@ -39,7 +39,7 @@ enum UndoResult {
     Closed,
     /// Undone; to be checked once more after this many milliseconds.
     Watch(u64),
-    /// It cannot be undone, as the text says, and ends by itself; to be checked again after this many milliseconds.
+    /// The credential cannot be undone, as the text says, and ends by itself; to be checked again after this many milliseconds.
     Lost(u64, String),
 }
 

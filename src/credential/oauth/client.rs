@@ -87,7 +87,7 @@ pub struct TokenAnswer {
     pub access_token: Zeroizing<String>,
     /// How long it lives, seconds, if the server said so.
     pub expires_in: Option<u64>,
-    /// Its scopes, if the server said so.
+    /// The token's scopes, if the server said so.
     pub scope: Option<Vec<String>>,
     /// A refresh token, which replaces the one that was sent.
     pub refresh_token: Option<Zeroizing<String>>,

@@ -159,7 +159,7 @@ impl SecretConnector {
         }
         match self.opened(order, &terms).await? {
             Some(opened) => Self::answer(order, &terms, opened.value),
-            // It ended since the lease was named; the next request gets the version that replaced it.
+            // The version ended since the lease was named; the next request gets the version that replaced it.
             None => Err(refused(format!("version {} has ended just now", terms.version))),
         }
     }

@@ -73,7 +73,7 @@ pub struct SecretTerms {
     pub on_revoke: SecretOnRevoke,
     /// When the credential expires, milliseconds.
     pub expires_at: u64,
-    /// It is handed out in a break-glass task: the version is rotated however the credential ends.
+    /// The secret is handed out in a break-glass task: the version is rotated however the credential ends.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub break_glass: bool,
     /// As [`SecretSettings::header`].
