@@ -48,9 +48,9 @@ impl ObjectKind {
 /// What a step does to its object.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ChangeKind {
-    /// It is new.
+    /// The object is new.
     Add,
-    /// It has another content.
+    /// The object gets another content.
     Change,
     /// A registration is retired, a binding is removed.
     Remove,

@@ -19,7 +19,7 @@ use mayfly_proto::mayfly::v1::{
 pub struct PresentUpstream {
     /// The registration.
     pub upstream: Upstream,
-    /// Its version.
+    /// The version in effect.
     pub version: u64,
     /// Whether it is active, disabled or retired.
     pub state: pb::RegistrationState,
@@ -30,7 +30,7 @@ pub struct PresentUpstream {
 pub struct PresentBinding {
     /// The binding. Without scopes, it was removed.
     pub binding: Binding,
-    /// Its version.
+    /// The version in effect.
     pub version: u64,
     /// The environment of its upstream.
     pub environment: String,

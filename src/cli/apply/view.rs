@@ -13,19 +13,19 @@ pub enum StepOutcome {
     /// A dry run: nothing was done.
     #[default]
     Planned,
-    /// It is in effect.
+    /// The change is in effect.
     Done,
     /// Another operator has to approve it.
     Waits {
         /// The approval.
         approval: String,
     },
-    /// It was not sent, since a step before it waits.
+    /// The request was not sent, since a step before this one waits.
     Held {
-        /// That step's object.
+        /// The object of the step that waits.
         by: String,
     },
-    /// It was refused, or failed.
+    /// The request was refused, or failed.
     Failed {
         /// The reason.
         what: String,
@@ -35,7 +35,7 @@ pub enum StepOutcome {
         /// The reason.
         what: String,
     },
-    /// It was not sent, since a step before it failed.
+    /// The request was not sent, since a step before this one failed.
     NotDone,
 }
 
