@@ -181,6 +181,12 @@ pub const POLICY_DIFF_SAMPLES: usize = 100;
 /// Most differences between the policy set in effect and its shadow policy that are counted separately within a minute, by caller, upstream
 /// and policy. 10,000 at 300 bytes are 3 MB.
 pub const POLICY_DIFFERENCES: usize = 10_000;
+/// Most bytes of all files of a folder that `mayfly apply` reads: `UPSTREAMS` and `BINDINGS` files of 2 KB each are 40 MB.
+pub const APPLY_BYTES: usize = 64 * 1024 * 1024;
+/// Most names in one directory of that folder: `UPSTREAMS`, and as many again that are hidden or wrong.
+pub const APPLY_NAMES: usize = 2 * UPSTREAMS;
+/// Most environments that a folder for `mayfly apply` has policy sets for.
+pub const APPLY_ENVIRONMENTS: usize = 64;
 /// Most bindings, removed ones included: at 1 KB each, 10 MB.
 pub const BINDINGS: usize = 10_000;
 /// Most names per sort in the preview of a revocation: more than anybody reads.

@@ -68,6 +68,8 @@ pub struct ServerError {
     pub fields: Vec<(String, String)>,
     /// When to try again.
     pub retry_after: Option<Duration>,
+    /// The id of the approval that is waited for.
+    pub approval: Option<String>,
 }
 
 impl ServerError {
@@ -89,6 +91,7 @@ impl ServerError {
             way_out: of("way_out").or_else(|| fallback.as_ref().map(|f| f.way_out.to_owned())),
             fields: fields.into_iter().map(|v| (v.field, v.description)).collect(),
             retry_after: details.retry_info().and_then(|r| r.retry_delay),
+            approval: of("approval_id"),
         }
     }
 
@@ -106,6 +109,7 @@ impl ServerError {
             way_out: some(way_out).or_else(|| fallback.as_ref().map(|f| f.way_out.to_owned())),
             fields: Vec::new(),
             retry_after: None,
+            approval: None,
         }
     }
 

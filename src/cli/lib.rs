@@ -6,6 +6,7 @@
 //! - [`confirm`], [`wait`], [`list`], [`several`]: behaviour that several commands share.
 #![forbid(unsafe_code)]
 
+pub mod apply;
 pub mod approval;
 pub mod args;
 pub mod audit;
@@ -180,6 +181,10 @@ pub enum Command<B: BenchCommand> {
     /// Manage the policies that decide requests
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
+    /// Make upstreams, bindings, policies and roles what the files of a folder say
+    Apply(Box<apply::ApplyArgs>),
+    /// Write upstreams, bindings, policies and roles to a folder, as apply reads it
+    Export(apply::FolderExportArgs),
     /// Manage requests that wait for approval
     #[command(subcommand)]
     Approval(approval::ApprovalCommand),
@@ -324,6 +329,8 @@ async fn dispatch<B: BenchCommand>(command: Command<B>, run: &CommandContext) ->
         Command::Owner(command) => owner::run(command, run).await,
         Command::Report(args) => report::run(args, run).await,
         Command::Policy(command) => policy::run(command, run).await,
+        Command::Apply(args) => apply::run(*args, run).await,
+        Command::Export(args) => apply::export(args, run).await,
         Command::Approval(command) => approval::run(command, run).await,
         Command::BreakGlass(command) => break_glass::run(command, run).await,
         Command::Lease(command) => lease::run(command, run).await,

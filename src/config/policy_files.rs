@@ -1,7 +1,7 @@
-//! Policies, roles and registrations from the files that the configuration names. They are imported once at the first start, and only
+//! Policies, roles, registrations and bindings from the files that the configuration names. They are imported once at the first start, and only
 //! compared afterwards.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use mayfly_base::document::remedy::shell_quoted;
 use mayfly_base::document::{Diagnostic, SourceFile};
 use mayfly_base::limits;
 use mayfly_credential::connectors::READERS;
+use mayfly_ledger::upstream::binding::{self, Binding};
 use mayfly_ledger::upstream::file;
 use mayfly_ledger::upstream::registry::{Registry, Upstream};
 use mayfly_policy::PolicySet;
@@ -23,13 +24,19 @@ pub struct PolicyFileContents {
     pub policy: PolicySet,
     /// The registrations.
     pub upstreams: Registry,
+    /// The bindings by name. `None`: the configuration names no directory of them.
+    pub bindings: Option<BTreeMap<String, Binding>>,
 }
 
 /// Reads and compiles all files, or returns all defects.
 pub fn load(files: &PolicyFiles) -> Result<PolicyFileContents, Vec<Diagnostic>> {
-    match (policy(files), upstreams(&files.upstreams)) {
-        (Ok(policy), Ok(upstreams)) => Ok(PolicyFileContents { policy, upstreams }),
-        (policy, upstreams) => Err(policy.err().into_iter().chain(upstreams.err()).flatten().collect()),
+    let (policy, upstreams) = (policy(files), upstreams(&files.upstreams));
+    let bindings = files.bindings.as_deref().map(|directory| bindings(directory, upstreams.as_ref().ok())).transpose();
+    match (policy, upstreams, bindings) {
+        (Ok(policy), Ok(upstreams), Ok(bindings)) => Ok(PolicyFileContents { policy, upstreams, bindings }),
+        (policy, upstreams, bindings) => {
+            Err(policy.err().into_iter().chain(upstreams.err()).chain(bindings.err()).flatten().collect())
+        }
     }
 }
 
@@ -105,6 +112,10 @@ fn with_path(complaint: Diagnostic, policies: &[(PathBuf, String)], roles: (&Pat
 /// Reads the registrations only: every `*.toml` of a directory, in the order of their names.
 pub fn upstreams(directory: &Path) -> Result<Registry, Vec<Diagnostic>> {
     let files = entries(directory, "toml").map_err(|complaint| vec![complaint])?;
+    if files.is_empty() {
+        let what = "has no *.toml".to_owned();
+        return Err(vec![Diagnostic::about(directory.display().to_string(), what, "name the directory that has them")]);
+    }
     if files.len() > limits::UPSTREAMS {
         let what = format!("has {} registrations", files.len());
         return Err(vec![Diagnostic::about(directory.display().to_string(), what, format!("at most {}", limits::UPSTREAMS))]);
@@ -127,10 +138,57 @@ pub fn upstreams(directory: &Path) -> Result<Registry, Vec<Diagnostic>> {
     Registry::new(read).map_err(|clashes| clashes.iter().map(said).collect())
 }
 
+/// Reads the bindings only: every `*.toml` of a directory, which may have none. `upstreams`: the registrations that they must name.
+pub fn bindings(directory: &Path, upstreams: Option<&Registry>) -> Result<BTreeMap<String, Binding>, Vec<Diagnostic>> {
+    let files = entries(directory, "toml").map_err(|complaint| vec![complaint])?;
+    if files.len() > limits::BINDINGS {
+        let what = format!("has {} bindings", files.len());
+        return Err(vec![Diagnostic::about(directory.display().to_string(), what, format!("at most {}", limits::BINDINGS))]);
+    }
+    let (mut read, mut wrong) = (BTreeMap::new(), Vec::new());
+    for path in files {
+        let place = || path.display().to_string();
+        match source(&path, limits::UPSTREAM_FILE_BYTES).map_err(|c| vec![c]).and_then(|text| binding::parse(&text)) {
+            Ok(binding) => {
+                wrong.extend(
+                    upstreams.and_then(|known| of_unknown(&binding, known)).map(|what| Diagnostic { file: place(), ..what }),
+                );
+                let name = binding.name.clone();
+                if read.insert(name.clone(), binding).is_some() {
+                    wrong.push(Diagnostic::about(
+                        place(),
+                        format!("binding {name} is in another file too"),
+                        "give each its own name",
+                    ));
+                }
+            }
+            Err(complaints) => wrong.extend(complaints.into_iter().map(|c| Diagnostic { file: place(), ..c })),
+        }
+    }
+    if wrong.is_empty() { Ok(read) } else { Err(wrong) }
+}
+
+/// A binding must name a registered upstream and scopes of it.
+fn of_unknown(binding: &Binding, known: &Registry) -> Option<Diagnostic> {
+    let Some(upstream) = known.get(&binding.upstream) else {
+        let what = format!("binding {} is for upstream {}, which no file registers", binding.name, binding.upstream);
+        return Some(Diagnostic::about("", what, "register it, or mend the name"));
+    };
+    let scope = binding.scopes.iter().find(|scope| upstream.scope(scope).is_none())?;
+    let what = format!("binding {} has {scope}, which is no scope of upstream {}", binding.name, upstream.name);
+    let has: Vec<&str> = upstream.scopes.iter().map(|scope| scope.name.as_str()).collect();
+    Some(Diagnostic::about("", what, format!("it has {}", has.join(", "))))
+}
+
 /// The file itself, or a directory's `*.cedar`.
 fn cedar_files(path: &Path) -> Result<Vec<PathBuf>, Diagnostic> {
     match fs::metadata(path) {
-        Ok(meta) if meta.is_dir() => entries(path, "cedar"),
+        Ok(meta) if meta.is_dir() => match entries(path, "cedar")? {
+            none if none.is_empty() => {
+                Err(Diagnostic::about(path.display().to_string(), "has no *.cedar", "name the directory that has them"))
+            }
+            found => Ok(found),
+        },
         Ok(_) => Ok(vec![path.to_owned()]),
         Err(e) => Err(unreadable(path, &e)),
     }
@@ -147,14 +205,7 @@ fn entries(directory: &Path, extension: &str) -> Result<Vec<PathBuf>, Diagnostic
         paths.sort();
         Ok(paths)
     };
-    match read() {
-        Ok(paths) if paths.is_empty() => {
-            let what = format!("has no *.{extension}");
-            Err(Diagnostic::about(directory.display().to_string(), what, "name the directory that has them"))
-        }
-        Ok(paths) => Ok(paths),
-        Err(e) => Err(unreadable(directory, &e)),
-    }
+    read().map_err(|e| unreadable(directory, &e))
 }
 
 /// A file's text, under the last component of its path: the name is stored in records and policy ids, where the host's directories are

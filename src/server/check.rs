@@ -170,7 +170,8 @@ impl StartChecker<'_> {
         match load(&*store, engine::snapshots(self.config).as_ref()) {
             Ok(loaded) => {
                 for what in import::drift_of(&loaded.state, self.config) {
-                    let remedy = "mayfly policy set, or mayfly upstream change: the ledger counts, and files are taken in at a first start only";
+                    let remedy =
+                        "mayfly apply DIR --reason TEXT: the ledger counts, and files are taken in at a first start only";
                     self.push("policy.files", Severity::Warning, what, remedy.to_owned());
                 }
                 ImportState::of(&loaded.state, self.config)

@@ -4,6 +4,7 @@
 mod kit;
 
 mod answers;
+mod apply;
 mod approval;
 mod audit;
 mod bench;

@@ -48,7 +48,7 @@ fn stage() -> (Stage, Arc<Mutex<Vec<pb::SetUpstreamRequest>>>) {
         if !q.dry_run && q.upstream.as_ref().is_some_and(|u| u.version > 0) && !agreed.all && agreed.credentials < 12 {
             return Err(refusal(Reason::ConfirmNeeded, "this would revoke 12", &[]));
         }
-        Ok(pb::SetUpstreamResponse { upstream: Some(registered()), hits: hits(12, 3, 1), beyond: 2 })
+        Ok(pb::SetUpstreamResponse { upstream: Some(registered()), hits: hits(12, 3, 1), beyond: 2, ..Default::default() })
     });
     fs::write(stage.folder.path().join("echo.toml"), FILE).unwrap();
     (stage, seen)

@@ -46,10 +46,39 @@ fn each_configuration_is_one_that_a_server_takes() {
 fn the_policies_of_the_manifests_are_ones_that_a_server_takes_in() {
     use mayfly::sources::config::PolicyFiles;
     let here = at("deploy/kubernetes/policy");
-    let files =
-        PolicyFiles { files: vec![here.join("policy.cedar")], roles: here.join("roles.toml"), upstreams: here.join("upstreams") };
+    let files = PolicyFiles {
+        files: vec![here.join("policy.cedar")],
+        roles: here.join("roles.toml"),
+        upstreams: here.join("upstreams"),
+        bindings: None,
+    };
     let loaded = mayfly::sources::policy_files::load(&files).unwrap_or_else(|wrong| panic!("{wrong:?}"));
     assert!(loaded.upstreams.iter().count() > 0 && loaded.policy.warnings().is_empty(), "{:?}", loaded.policy.warnings());
+}
+
+/// The CronJob applies the whole of the ConfigMaps: a file that is added to one of them is mounted, too.
+#[test]
+fn the_cronjob_applies_every_file_of_the_config_maps() {
+    let (job, kustomization) = (read("deploy/kubernetes/apply.yaml"), read("deploy/kubernetes/kustomization.yaml"));
+    let mounted = |line: &str| Some(line.split_once("mountPath: /etc/mayfly-apply/")?.1.split([',', ' ']).next()?.to_owned());
+    let mounted: BTreeSet<String> = job.lines().filter_map(mounted).collect();
+    let policy = kustomization.split("- name: mayfly-policy").nth(1).unwrap().split("- name:").next().unwrap();
+    let keys = policy.lines().filter_map(|line| line.trim().strip_prefix("- ")?.split_once('=').map(|(key, _)| key.to_owned()));
+    let mut wanted: BTreeSet<String> = keys.collect();
+    assert!(wanted.len() >= 2, "{policy}");
+    wanted.insert("upstreams".to_owned());
+    assert_eq!(mounted, wanted);
+    // The folder is one that the command takes: it goes on to call a server, and there is none.
+    let ran = Command::new(env!("CARGO_BIN_EXE_mayfly"))
+        .args(["apply", "deploy/kubernetes/policy", "--dry-run", "--address", "unix:/nowhere/admin.sock"])
+        .current_dir(at("."))
+        .env_clear()
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&ran.stderr);
+    assert!(ran.status.code() == Some(8) && told.contains("no server at unix:/nowhere/admin.sock"), "{told}");
+    let args = job.lines().find_map(|line| line.trim().strip_prefix("args: [\"apply\", \"/etc/mayfly-apply\"")).expect("args");
+    assert!(args.contains("\"--reason\"") && !args.contains("--prune"), "{args}");
 }
 
 #[test]

@@ -138,6 +138,9 @@ async fn a_registration_that_gives_more_takes_two_and_one_that_gives_less_takes_
         if new == was {
             continue;
         }
+        let dry = pb::SetUpstreamRequest { upstream: Some(new.clone()), dry_run: true, ..Default::default() };
+        let governs = upstreams(&rig).await.set_upstream(dry).await.unwrap().into_inner().governs;
+        assert!(governs.iter().any(|why| why.contains(what)), "{what}: {governs:?}");
         let no = set(&rig, new).await.err().unwrap_or_else(|| panic!("{what} was let through"));
         assert!(no.message().contains(what), "{what}: {}", no.message());
         last = approval_of(&no);
@@ -157,6 +160,8 @@ async fn a_registration_that_gives_more_takes_two_and_one_that_gives_less_takes_
     assert_eq!(reason(&rig.give(COLLEAGUE, &last, true).await.unwrap_err()), "DECIDED_ON_OLD_STATE");
     // A change that gives less needs one operator: without the sensitive scope, and with a shorter TTL.
     let less = pb::Upstream { scopes: was.scopes.clone(), version: now.version, ..now };
+    let dry = pb::SetUpstreamRequest { upstream: Some(less.clone()), dry_run: true, ..Default::default() };
+    assert!(upstreams(&rig).await.set_upstream(dry).await.unwrap().into_inner().governs.is_empty());
     let less = set(&rig, less).await.unwrap();
     // A new name with the same target: retiring the old registration does not avoid the second operator.
     let retire = pb::SetUpstreamStateRequest {
@@ -166,6 +171,12 @@ async fn a_registration_that_gives_more_takes_two_and_one_that_gives_less_takes_
         confirmation: Some(pb::Confirmation { credentials: 0, all: true }),
         ..Default::default()
     };
+    // A state that is based on another version than the one in force is refused, also in a dry run.
+    for dry_run in [true, false] {
+        let stale = pb::SetUpstreamStateRequest { read_version: less.version - 1, dry_run, ..retire.clone() };
+        assert_eq!(reason(&upstreams(&rig).await.set_upstream_state(stale).await.unwrap_err()), "DECIDED_ON_OLD_STATE");
+    }
+    let retire = pb::SetUpstreamStateRequest { read_version: less.version, ..retire };
     upstreams(&rig).await.set_upstream_state(retire).await.unwrap();
     approval_of(&set(&rig, pb::Upstream { upstream: "echo-2".into(), version: 0, ..less }).await.unwrap_err());
 }

@@ -151,7 +151,7 @@ impl UpstreamApi {
         let changed = self.0.set_upstream(operator, new, given.version, &reason, &terms).await?;
         let upstream = self.shown(actor, &registered(&changed.version)?, &changed.version).await?;
         let hits = Some(super::hits_to_pb(&changed.hits));
-        Ok(pb::SetUpstreamResponse { upstream: Some(upstream), hits, beyond: changed.beyond })
+        Ok(pb::SetUpstreamResponse { upstream: Some(upstream), hits, beyond: changed.beyond, governs: changed.why })
     }
 
     async fn set_state(&self, actor: &Actor, ask: &pb::SetUpstreamStateRequest) -> Result<pb::SetUpstreamStateResponse, Error> {
@@ -166,7 +166,8 @@ impl UpstreamApi {
         };
         let terms = request_checks::change_options(ask, ask.dry_run, ask.confirmation.as_ref(), &ask.request_id)?;
         let reason = request_checks::reason(&ask.reason)?;
-        let changed = self.0.set_upstream_state(request_checks::operator(actor)?, &name, standing, &reason, &terms).await?;
+        let to = (standing, Some(ask.read_version).filter(|version| *version > 0));
+        let changed = self.0.set_upstream_state(request_checks::operator(actor)?, &name, to, &reason, &terms).await?;
         let upstream = self.shown(actor, &registered(&changed.version)?, &changed.version).await?;
         Ok(pb::SetUpstreamStateResponse { upstream: Some(upstream), hits: Some(super::hits_to_pb(&changed.hits)) })
     }

@@ -317,7 +317,7 @@ pub const METRICS: &[Metric] = &[
         MetricName::PolicyDrift,
         "mayfly_policy_drift",
         &[],
-        "Differences between the ledger, which is authoritative, and the files of policies and registrations",
+        "Differences between the ledger, which is authoritative, and the files of policies, registrations and bindings",
     ),
     counter(
         MetricName::ConfigReloads,

@@ -116,7 +116,11 @@ impl Authority {
                 now.ok_or_else(|| Fault::new(format!("{name} has no version in effect after a change")))?
             }
         };
-        Ok(DocumentChangeResult { version, hits, beyond, why: asking.why })
+        let mut why = asking.why;
+        if let (ChangePermission::With(_), true) = (&permission, why.is_empty()) {
+            why.push("what policy permits with an approval only".to_owned());
+        }
+        Ok(DocumentChangeResult { version, hits, beyond, why })
     }
 
     /// The version, the revocation and the coarse target of a version that was requested.

@@ -171,12 +171,12 @@ impl Authority {
         Ok(why)
     }
 
-    /// Disables, enables or retires an upstream.
+    /// Disables, enables or retires an upstream. `read`: the version that the change is based on; `None`: the version in effect.
     pub async fn set_upstream_state(
         &self,
         operator: &Operator,
         name: &str,
-        standing: UpstreamStatus,
+        (standing, read): (UpstreamStatus, Option<u64>),
         reason: &str,
         terms: &ChangeOptions,
     ) -> Result<DocumentChangeResult, Error> {
@@ -199,6 +199,10 @@ impl Authority {
         };
         if now == standing {
             return Ok(DocumentChangeResult::unchanged(version));
+        }
+        if let Some(read) = read.filter(|read| *read != version.version) {
+            let what = format!("version {} of {name} is in force, the change was made from version {read}", version.version);
+            return Err(Error::Refusal(Refusal::new(Reason::DecidedOnOldState, what)));
         }
         let set = UpstreamUpdated {
             name: name.to_owned(),

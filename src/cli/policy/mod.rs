@@ -9,7 +9,7 @@ mod set;
 mod test;
 
 use clap::Subcommand;
-pub(super) use files::{differences, fetch_set};
+pub(super) use files::{complaints, differences, fetch_set, sources};
 
 use super::CommandContext;
 use super::error::CliError;

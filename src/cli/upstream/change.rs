@@ -19,6 +19,7 @@ use mayfly_base::plural::counted;
 use mayfly_credential::connectors::READERS;
 use mayfly_ledger::state::DocumentVersion;
 use mayfly_ledger::upstream::file;
+use mayfly_ledger::upstream::registry::Upstream;
 use mayfly_proto::mayfly::v1::{self as pb, upstream_service_client::UpstreamServiceClient};
 use mayfly_verify::seq::{Millis, Seq};
 
@@ -74,7 +75,11 @@ fn registration(path: &Path) -> Result<(pb::Upstream, Zeroizing<String>), CliErr
     let source = SourceFile::new(path.display().to_string(), text.as_str());
     let upstream = file::parse(&source, &READERS)
         .map_err(|complaints| CliError::Usage(complaints.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
-    // The server assigns the version.
+    Ok((unversioned(&upstream), text))
+}
+
+/// The message for a registration that is not in effect: the server assigns the version.
+pub fn unversioned(upstream: &Upstream) -> pb::Upstream {
     let none = DocumentVersion {
         version: 0,
         digest: [0; 32],
@@ -89,7 +94,7 @@ fn registration(path: &Path) -> Result<(pb::Upstream, Zeroizing<String>), CliErr
         due_told: false,
         narrows: None,
     };
-    Ok((upstream_to_pb(&upstream, &none), text))
+    upstream_to_pb(upstream, &none)
 }
 
 async fn set(server: &ApiClient, request: pb::SetUpstreamRequest) -> Result<pb::SetUpstreamResponse, CliError> {
@@ -144,6 +149,7 @@ pub async fn state(
         dry_run: false,
         confirmation: None,
         request_id: run.request_id(&args.confirm.request_id),
+        read_version: 0,
     };
     let ask = |dry_run, confirmation| async move {
         let request = pb::SetUpstreamStateRequest { dry_run, confirmation, ..request.clone() };
@@ -154,7 +160,7 @@ pub async fn state(
     if !answer.upstream.as_ref().is_none_or(|upstream| upstream.settings.is_empty()) {
         print_open_leases(&request.upstream, run, server).await;
     }
-    let answer = pb::SetUpstreamResponse { upstream: answer.upstream, hits: answer.hits, beyond: 0 };
+    let answer = pb::SetUpstreamResponse { upstream: answer.upstream, hits: answer.hits, ..pb::SetUpstreamResponse::default() };
     print_registration_change(run, args.confirm.dry_run, answer)
 }
 

@@ -5,6 +5,7 @@ mod change;
 mod connect;
 mod test;
 
+pub(super) use change::unversioned;
 use clap::{Args, Subcommand};
 
 use super::args::wire_word;

@@ -239,6 +239,7 @@ fn build(
             files: paths(v.texts("policy.files")?),
             roles: v.path("policy.roles", base)?,
             upstreams: v.path("policy.upstreams", base)?,
+            bindings: v.path("policy.bindings", base),
         },
         limits: limits(&v.values)?,
         svid_max_ttl_ms: v.number("svid.max_ttl")?,

@@ -248,6 +248,12 @@ pub const KEYS: &[ConfigKey] = &[
     key("policy.files", Paths, Required, "Cedar policies: files, or directories of which every `*.cedar` file is read."),
     key("policy.roles", Path, Required, "The roles file: the roles and the environment of each SPIFFE ID."),
     key("policy.upstreams", Path, Required, "A directory of which every `*.toml` file registers one upstream."),
+    key(
+        "policy.bindings",
+        Path,
+        Absent("the files say nothing about bindings"),
+        "A directory of which every `*.toml` file is one binding; it may be empty.",
+    ),
     limit("limits.tasks", l::TASKS, "Live tasks in all."),
     limit("limits.tasks_per_caller", l::TASKS_PER_CALLER, "Live tasks that one caller opened."),
     key(

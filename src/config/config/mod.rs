@@ -219,6 +219,8 @@ pub struct PolicyFiles {
     pub roles: PathBuf,
     /// Directory of `*.toml`.
     pub upstreams: PathBuf,
+    /// Directory of `*.toml`, of bindings. `None`: the files say nothing about bindings.
+    pub bindings: Option<PathBuf>,
 }
 
 /// `[limits]`: limits that an operator set, at most those of `limits.rs`.

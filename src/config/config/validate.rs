@@ -317,6 +317,7 @@ impl ConfigValidator<'_> {
             () if complaint.line > 0 => return self.push(Severity::Error, complaint),
             () if is(&policy.roles) => "policy.roles",
             () if is(&policy.upstreams) => "policy.upstreams",
+            () if policy.bindings.as_deref().is_some_and(is) => "policy.bindings",
             () if policy.files.iter().any(|f| is(f)) => "policy.files",
             () => return self.push(Severity::Error, complaint),
         };
