@@ -21,6 +21,7 @@ use super::sign_in::UpstreamSignIn;
 use super::{CredentialKind, CredentialMaterial};
 use mayfly_ledger::record;
 use mayfly_ledger::state::Lease;
+use mayfly_ledger::upstream::access::{AccessError, AccessQuery, DescribeAccess, GrantedAccess};
 use mayfly_ledger::upstream::settings::KindSettings;
 use mayfly_verify::seq::{CredentialId, LeaseId, Millis};
 
@@ -157,6 +158,12 @@ pub trait UpstreamConnector: Send + Sync + 'static {
     /// Identifies the credential that will be made. Refuses an order that the upstream cannot express.
     fn name(&self, order: &MintOrder<'_>) -> Result<UpstreamHandle, MakeError>;
 
+    /// The access that a credential of these scopes gives at its upstream: what policy decides about, approvers see and records keep.
+    ///
+    /// Reads the same settings, by the same functions, as [`make`](UpstreamConnector::make), and refuses what `make` would refuse to grant.
+    /// A right whose effect is not known is [`AccessLevel::Unknown`](mayfly_ledger::upstream::access::AccessLevel::Unknown).
+    fn describe(&self, query: &AccessQuery<'_>) -> Result<GrantedAccess, String>;
+
     /// Makes the credential. Bounded by `limits::LEASE_MAKE_MS`.
     fn make<'a>(&'a self, order: &'a MintOrder<'a>) -> ConnectorFuture<'a, Result<UpstreamCredential, MakeError>>;
 
@@ -281,5 +288,13 @@ impl UpstreamConnectors {
     /// The implementation of a kind.
     pub fn of(&self, kind: CredentialKind) -> Option<&Arc<dyn UpstreamConnector>> {
         self.by_kind.get(&kind)
+    }
+}
+
+impl DescribeAccess for UpstreamConnectors {
+    fn describe(&self, query: &AccessQuery<'_>) -> Result<GrantedAccess, AccessError> {
+        let kind = CredentialKind::from_number(query.kind.tag().into());
+        let connector = kind.and_then(|kind| self.of(kind)).ok_or(AccessError::NotServed)?;
+        connector.describe(query).map_err(AccessError::NotGranted)
     }
 }

@@ -200,6 +200,7 @@ fn build_by(
             verdicts: Arc::new(VerdictCache::new(1 << 20)),
             issuer: "https://mayfly.test".into(),
             serves,
+            access: Arc::new(connectors.remotes.clone()),
             longest_ms: limits::CREDENTIAL_TTL_MS.into(),
             longest_task_ms: limits::TASK_TTL_MS.into(),
         },

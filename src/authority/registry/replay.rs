@@ -21,6 +21,7 @@ use mayfly_ledger::record::{
     TaskOpened, main_objects,
 };
 use mayfly_ledger::state::TaskSpec as TaskTerms;
+use mayfly_ledger::upstream::access::DescribeAccess;
 use mayfly_ledger::upstream::registry::{Kind, Upstream};
 use mayfly_policy::PolicySet;
 use mayfly_policy::action::{Action, WorkloadAction};
@@ -302,17 +303,23 @@ impl Authority {
             oldest: None,
             full: None,
         };
+        let access = self.decider.access.clone();
         self.question(move |look| {
             let mut gathered = gathered;
             let reached = look.back(limits::LOOK_BACK_BYTES, |past| gathered.take(&past))?;
             gathered.complete(look)?;
-            decide(gathered, reached, &new, look)
+            decide(gathered, reached, &new, (look, &*access))
         })
         .await
     }
 }
 
-fn decide(gathered: RecordedHistory, reached: ScanEnd, new: &PolicySet, look: &HistoryQuery) -> Result<PolicyReplay, Error> {
+fn decide(
+    gathered: RecordedHistory,
+    reached: ScanEnd,
+    new: &PolicySet,
+    (look, access): (&HistoryQuery, &dyn DescribeAccess),
+) -> Result<PolicyReplay, Error> {
     let RecordedHistory { environment, decisions, mut tasks, upstreams, policies, oldest, full, .. } = gathered;
     let compiled = |text: Option<String>| text.and_then(|text| PolicySet::from_text(&text).ok()).map(Arc::new);
     let policies: BTreeMap<u64, Option<Arc<PolicySet>>> = policies.into_iter().map(|(n, text)| (n, compiled(text))).collect();
@@ -329,7 +336,7 @@ fn decide(gathered: RecordedHistory, reached: ScanEnd, new: &PolicySet, look: &H
         if let Some(known) = task.and_then(|id| tasks.get_mut(&id)) {
             situation.task = known.clone().unwrap_or_default();
         }
-        let permits = |set: &PolicySet| situation.outcome(set, &environment, Some(registered));
+        let permits = |set: &PolicySet| situation.outcome(set, &environment, Some(registered), access);
         if matches!(permits(then), SimulationOutcome::Permit(_)) != permitted {
             replay.undetermined += 1;
             continue;

@@ -11,6 +11,7 @@
 //!
 //! A repeat of a request gets another token, and the first one is deleted: GitHub shows a token once.
 
+mod access;
 mod api;
 mod assertion;
 mod problem;
@@ -31,6 +32,7 @@ use crate::connectors::ConnectorEntry;
 use crate::lease::UndoSecretKeeper;
 use crate::{CredentialKind, CredentialMaterial, IssuedToken};
 use mayfly_base::limits;
+use mayfly_ledger::upstream::access::{AccessQuery, GrantedAccess};
 use mayfly_ledger::upstream::registry::Kind;
 use mayfly_ledger::upstream::settings::SettingsReader;
 use mayfly_verify::seq::Millis;
@@ -175,6 +177,10 @@ impl GithubConnector {
 impl UpstreamConnector for GithubConnector {
     fn kind(&self) -> CredentialKind {
         CredentialKind::Github
+    }
+
+    fn describe(&self, query: &AccessQuery<'_>) -> Result<GrantedAccess, String> {
+        access::describe(query)
     }
 
     fn name(&self, order: &MintOrder<'_>) -> Result<UpstreamHandle, MakeError> {

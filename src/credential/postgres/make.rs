@@ -105,10 +105,7 @@ pub async fn make(
     scopes: &[String],
     role: &NewRole<'_>,
 ) -> Result<(), NotMade<SqlState>> {
-    let grants: Vec<&ScopeGrant> = settings.grants.iter().filter(|grant| scopes.contains(&grant.scope)).collect();
-    if let Some(scope) = scopes.iter().find(|scope| grants.iter().all(|grant| grant.scope != **scope)) {
-        return Err(PgProblem::new("reading the registration", format!("it grants nothing for scope {scope:?}")).into());
-    }
+    let grants = settings.granted(scopes).map_err(|no| PgProblem::new("reading the registration", no))?;
     let roles: Vec<&str> = grants.iter().filter(|g| g.on == "roles").flat_map(|g| g.names.iter().map(String::as_str)).collect();
     session.begin("beginning a transaction").await?;
     if let Some(row) = session.rows("looking at the roles to be granted", POWERFUL, &[(&roles, Type::TEXT_ARRAY)]).await?.first()

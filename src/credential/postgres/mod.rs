@@ -11,6 +11,7 @@
 //! `limits::POSTGRES_IDLE_MS`, so a COMMIT that arrives later finds no transaction; one that arrives in time takes at most
 //! `limits::POSTGRES_STATEMENT_MS`. [`UpstreamConnector::settles_ms`] is the sum, with a second for the server's timers.
 
+mod access;
 mod make;
 mod problem;
 mod session;
@@ -37,6 +38,7 @@ use crate::database::problem::NotMade;
 use crate::database::{LoginPlace, account_of, login, own_password, refused, section_of, terms_of};
 use crate::{CredentialKind, CredentialMaterial};
 use mayfly_base::limits;
+use mayfly_ledger::upstream::access::{AccessQuery, GrantedAccess};
 use mayfly_ledger::upstream::registry::Kind;
 use mayfly_ledger::upstream::settings::SettingsReader;
 use mayfly_verify::seq::Millis;
@@ -156,6 +158,10 @@ impl PostgresConnector {
 impl UpstreamConnector for PostgresConnector {
     fn kind(&self) -> CredentialKind {
         CredentialKind::Postgres
+    }
+
+    fn describe(&self, query: &AccessQuery<'_>) -> Result<GrantedAccess, String> {
+        access::describe(query)
     }
 
     fn name(&self, order: &MintOrder<'_>) -> Result<UpstreamHandle, MakeError> {

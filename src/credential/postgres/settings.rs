@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::access::address::UpstreamAddress;
+use crate::database::access::granted;
 use crate::database::place_of;
 use crate::database::settings::{connection_limit, fits, grants, is_false};
 use mayfly_base::document::{Field, Section};
@@ -48,6 +49,13 @@ pub struct ScopeGrant {
     /// The objects. Empty for the database.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub names: Vec<String>,
+}
+
+impl PostgresSettings {
+    /// The grants of some scopes: what a role gets, and what policy sees.
+    pub fn granted(&self, scopes: &[String]) -> Result<Vec<&ScopeGrant>, String> {
+        granted(&self.grants, scopes, |grant| &grant.scope)
+    }
 }
 
 /// A sort of objects that privileges are granted on.

@@ -10,6 +10,7 @@
 //! Undoing therefore marks the version durably at the first attempt and depends on the mark from then on. If the credential had ended long
 //! before the first attempt, since the server was down, nobody can tell whether it was revoked before; the version is marked, too.
 
+mod access;
 mod settings;
 
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use crate::connectors::ConnectorEntry;
 use crate::lease::UndoCause;
 use crate::{CredentialKind, CredentialMaterial, IssuedToken};
 use mayfly_base::limits;
+use mayfly_ledger::upstream::access::{AccessQuery, GrantedAccess};
 use mayfly_ledger::upstream::registry::Kind;
 use mayfly_ledger::upstream::settings::{KindSettings, SettingsReader};
 use mayfly_verify::seq::Millis;
@@ -174,6 +176,10 @@ impl SecretConnector {
 impl UpstreamConnector for SecretConnector {
     fn kind(&self) -> CredentialKind {
         CredentialKind::Secret
+    }
+
+    fn describe(&self, query: &AccessQuery<'_>) -> Result<GrantedAccess, String> {
+        access::describe(query)
     }
 
     fn name(&self, order: &MintOrder<'_>) -> Result<UpstreamHandle, MakeError> {

@@ -129,6 +129,7 @@ impl Decider {
             replaces: want.replaces.map_or_else(Vec::new, |id| id.as_bytes().to_vec()),
             shown: caller.ancestor().map_or_else(Vec::new, |id| id.as_bytes().to_vec()),
             break_glass: place.break_glass.is_some(),
+            access: decided.access.as_ref().map_or_else(Vec::new, |access| access.words()),
             ..CredentialIssued::default()
         });
         super::subject::write(&mut draft, caller, want.subject(), place);

@@ -288,7 +288,7 @@ fn issued(e: &CredentialIssued) -> Value {
         "approval": approval(&e.approval), "lease": lease(&e.lease), "token_sha256": hex(&e.token_digest), "policies": e.policies,
         "renews": credential(&e.renews), "shown": credential(&e.shown),
         "replaces": credential(&e.replaces), "subject_claims": subject_claims(e.subject_claims.as_ref()),
-        "break_glass": e.break_glass,
+        "break_glass": e.break_glass, "access": e.access,
     });
     if let (Value::Object(body), Value::Object(more)) = (&mut body, more) {
         body.extend(more);
