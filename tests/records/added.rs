@@ -34,7 +34,15 @@ pub fn all() -> Vec<(String, Record)> {
     .chain(readings())
     .chain(leases())
     .chain(secrets())
+    .chain(access())
     .collect()
+}
+
+/// An issuance with the access that it gives at its upstream.
+fn access() -> impl Iterator<Item = (String, Record)> {
+    let access = vec![text("can do: read, write"), text("database orders"), text("may INSERT on tables public.orders")];
+    let issued = CredentialIssued { credential: id(0xc6), access, ..CredentialIssued::default() };
+    [(text("v16/20-issued-access"), Record::new(Author::SpiffeId(agent()), Event::Issued(issued.into())))].into_iter()
 }
 
 /// Static secrets.
