@@ -162,7 +162,13 @@ pub trait UpstreamConnector: Send + Sync + 'static {
     ///
     /// Reads the same settings, by the same functions, as [`make`](UpstreamConnector::make), and refuses what `make` would refuse to grant.
     /// A right whose effect is not known is [`AccessLevel::Unknown`](mayfly_ledger::upstream::access::AccessLevel::Unknown).
-    fn describe(&self, query: &AccessQuery<'_>) -> Result<GrantedAccess, String>;
+    fn describe(&self, query: &AccessQuery<'_>) -> Result<GrantedAccess, AccessError>;
+
+    /// Whether a request may ask for a part of what its scopes give, by authorization details ([`AccessQuery::details`] of `describe`, `details`
+    /// of [`MintOrder::issued`]). `make` then grants that part only.
+    fn narrows(&self) -> bool {
+        false
+    }
 
     /// Makes the credential. Bounded by `limits::LEASE_MAKE_MS`.
     fn make<'a>(&'a self, order: &'a MintOrder<'a>) -> ConnectorFuture<'a, Result<UpstreamCredential, MakeError>>;
@@ -295,6 +301,10 @@ impl DescribeAccess for UpstreamConnectors {
     fn describe(&self, query: &AccessQuery<'_>) -> Result<GrantedAccess, AccessError> {
         let kind = CredentialKind::from_number(query.kind.tag().into());
         let connector = kind.and_then(|kind| self.of(kind)).ok_or(AccessError::NotServed)?;
-        connector.describe(query).map_err(AccessError::NotGranted)
+        if !query.details.is_empty() && !connector.narrows() {
+            let what = format!("is not served for kind {}: leave it out, and ask for the scopes that are needed", query.kind);
+            return Err(AccessError::Details { field: "authorization_details".to_owned(), what });
+        }
+        connector.describe(query)
     }
 }

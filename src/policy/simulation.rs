@@ -122,6 +122,8 @@ pub struct SimulatedRequest {
     pub scopes: Vec<String>,
     /// The binding that covers the request.
     pub binding: Option<String>,
+    /// Authorization details; empty for none.
+    pub details: String,
     /// Lifetime in seconds. 0: the upstream's default for an exchange, one hour for a task.
     pub ttl_seconds: i64,
     /// Whether the request renews a credential.
@@ -192,6 +194,7 @@ impl SimulatedRequest {
             kind: None,
             scopes: Vec::new(),
             binding: None,
+            details: String::new(),
             ttl_seconds: 0,
             renewal: false,
             break_glass: false,
@@ -257,7 +260,7 @@ impl SimulatedRequest {
         let known: Vec<String> = self.scopes.iter().filter(|scope| upstream.scope(scope).is_some()).cloned().collect();
         match (self.kind.or_else(|| upstream.kinds.first().copied().filter(|_| exchange)), self.action) {
             (Some(kind), Action::Work(WorkloadAction::Exchange) | Action::Approve) => {
-                access::of_credential(from, &AccessQuery { upstream, kind, scopes: &known })
+                access::of_credential(from, &AccessQuery { upstream, kind, scopes: &known, details: &self.details })
             }
             (Some(kind), Action::Work(_)) => access::of_any(from, upstream, &[kind], &known),
             (None, Action::Work(_) | Action::Approve) => access::of_any(from, upstream, &upstream.kinds, &known),

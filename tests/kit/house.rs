@@ -314,6 +314,7 @@ pub fn wanted(task: TaskChoice) -> ExchangeRequest {
         digest: [0; 32],
         key: RequestedKeyBinding::Unasked,
         binding: None,
+        details: None,
         renews: None,
         replaces: None,
         behalf: None,

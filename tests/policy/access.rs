@@ -149,3 +149,29 @@ fn what_cannot_be_described_is_refused() {
     let no = tests[0].situation.outcome(&set, "prod", Some(&upstream), &NoConnectors).to_string();
     assert!(no.contains("not made by this server"), "{no}");
 }
+
+#[test]
+fn the_examples_of_details_are_accepted_and_policy_sees_the_part() {
+    let docs = include_str!("../../docs/narrowing.md");
+    let blocks = docs.split("```json\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let examples: Vec<&str> = blocks.filter(|block| block.starts_with('[')).collect();
+    assert_eq!(examples.len(), 2, "one for each kind");
+    let reading = set(
+        "@id(\"reading\") permit (principal, action == Action::\"Exchange\", resource) when { context has access && context.access.read_only };",
+    );
+    for (kind, scope, example) in [("postgres", "'orders:write'", examples[0]), ("github", "'site:write'", examples[1])] {
+        let upstream = registration(kind, |text| text);
+        assert_eq!(outcome(&reading, &upstream, scope, ""), "no policy permits it", "{kind}");
+        let narrowed = outcome(&reading, &upstream, scope, &format!("details = '{}'", example.trim()));
+        assert_eq!(narrowed, "permitted by reading", "{kind}");
+        let wider = example.replace("SELECT on", "DROP on").replace("1296269", "7");
+        let no = outcome(&reading, &upstream, scope, &format!("details = '{}'", wider.trim()));
+        assert!(no.contains("which the scopes do not give"), "{kind}: {no}");
+    }
+    for kind in ["mysql", "redis", "aws", "oauth", "federation", "secret"] {
+        let upstream = registration(kind, |text| text);
+        let scope = format!("'{}'", upstream.scopes[0].name);
+        let no = outcome(&reading, &upstream, &scope, "details = '[{}]'");
+        assert!(no.contains("is not served for kind"), "{kind}: {no}");
+    }
+}

@@ -9,7 +9,7 @@ use mayfly::credential::connector::{
 };
 use mayfly::credential::{CredentialKind, CredentialMaterial, IssuedToken};
 use mayfly::seq::Millis;
-use mayfly::upstream::access::{AccessLevel, AccessQuery, GrantedAccess};
+use mayfly::upstream::access::{AccessError, AccessLevel, AccessQuery, GrantedAccess};
 use mayfly::upstream::lease::{ConnectorSettings, LeaseConcurrency, LeaseTiming};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
@@ -78,7 +78,7 @@ impl UpstreamConnector for Accounts {
         self.kind
     }
 
-    fn describe(&self, _: &AccessQuery<'_>) -> Result<GrantedAccess, String> {
+    fn describe(&self, _: &AccessQuery<'_>) -> Result<GrantedAccess, AccessError> {
         Ok(GrantedAccess { levels: [AccessLevel::Unknown].into(), ..GrantedAccess::default() })
     }
 

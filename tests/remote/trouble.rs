@@ -17,7 +17,7 @@ use mayfly::revocation::Target;
 use mayfly::seq::Millis;
 use mayfly::store::memory::MemoryStore;
 use mayfly::store::{Store, StoreError, StoreId};
-use mayfly::upstream::access::{AccessLevel, AccessQuery, GrantedAccess};
+use mayfly::upstream::access::{AccessError, AccessLevel, AccessQuery, GrantedAccess};
 use mayfly::upstream::lease::{ConnectorSettings, LeaseConcurrency, LeaseStatus};
 use mayfly::upstream::registry::Kind;
 
@@ -35,7 +35,7 @@ impl UpstreamConnector for Stuck {
         Number::Postgres
     }
 
-    fn describe(&self, _: &AccessQuery<'_>) -> Result<GrantedAccess, String> {
+    fn describe(&self, _: &AccessQuery<'_>) -> Result<GrantedAccess, AccessError> {
         Ok(GrantedAccess { levels: [AccessLevel::Unknown].into(), ..GrantedAccess::default() })
     }
 

@@ -18,7 +18,7 @@ use mayfly::policy::exchange_request::{ExchangeRequest, TaskRequest};
 use mayfly::refusal::Error;
 use mayfly::seq::Millis;
 use mayfly::system::System;
-use mayfly::upstream::access::{AccessQuery, GrantedAccess};
+use mayfly::upstream::access::{AccessError, AccessQuery, GrantedAccess};
 use mayfly::upstream::file;
 use mayfly::upstream::lease::{ConnectorSettings, LeaseConcurrency, LeaseTiming};
 use zeroize::Zeroizing;
@@ -34,8 +34,12 @@ impl UpstreamConnector for Database {
         CredentialKind::Postgres
     }
 
-    fn describe(&self, query: &AccessQuery<'_>) -> Result<GrantedAccess, String> {
+    fn describe(&self, query: &AccessQuery<'_>) -> Result<GrantedAccess, AccessError> {
         self.0.of(CredentialKind::Postgres).unwrap().describe(query)
+    }
+
+    fn narrows(&self) -> bool {
+        true
     }
 
     fn name(&self, order: &MintOrder<'_>) -> Result<UpstreamHandle, MakeError> {
@@ -207,4 +211,39 @@ fn an_action_is_decided_by_the_access_of_its_scopes_and_explaining_shows_it() {
     assert_eq!(answer.outcome(), pb::PolicyOutcome::Approval, "{answer:?}");
     assert!(answer.access.contains(&"may INSERT on tables public.orders".to_owned()), "{answer:?}");
     assert!(answer.reads.contains(&"context.access.read_only".to_owned()), "{answer:?}");
+}
+
+#[test]
+fn a_request_for_a_part_is_decided_as_that_part_and_one_for_more_names_the_field() {
+    let w = databases();
+    let caller = w.house.caller("/agent/a");
+    let details = |grant: &str| format!(r#"[{{"type":"postgres","grants":["{grant} on tables public.orders"]}}]"#);
+    let with = |scope: &str, details: &str| ExchangeRequest { details: Some(details.into()), ..wants(&[scope]) };
+    let exchange = |want: &ExchangeRequest| w.run(w.authority().exchange(&caller, want));
+    let read = details("SELECT");
+    // The whole scope writes, which takes an approval; the part reads.
+    assert_eq!(no(exchange(&wants(&["orders:write"]))).reason, Reason::ApprovalNeeded);
+    let issued = exchange(&with("orders:write", &read)).unwrap();
+    assert_eq!(issued.summary().about.details, read);
+    let access = recorded(&w, &issued);
+    assert!(access.contains(&"read only".to_owned()) && !access.iter().any(|line| line.contains("INSERT")), "{access:?}");
+    assert_eq!(no(exchange(&with("orders:write", &details("INSERT")))).reason, Reason::ApprovalNeeded);
+    for (details, field) in [
+        (details("DELETE"), "authorization_details[0].grants[0]"),
+        (read.replace("postgres", "github"), "authorization_details[0].type"),
+    ] {
+        let refused = no(exchange(&with("orders:write", &details)));
+        assert_eq!(refused.reason, Reason::InvalidField, "{refused:?}");
+        assert!(refused.message.starts_with(field), "{refused:?}");
+    }
+    // For a kind that mayfly makes itself, whose rights are its scopes.
+    let refused =
+        no(exchange(&ExchangeRequest { details: Some(read.as_str().into()), ..wanted(TaskChoice::Inline(terms().into())) }));
+    assert!(refused.message.starts_with("authorization_details: is not for kind jwt"), "{refused:?}");
+    // A renewal is for the same part, and a policy that is set later sees the part, too.
+    let renewed = w.run(w.authority().renew(&caller, issued.summary().credential, None, None)).unwrap();
+    assert_eq!(renewed.summary().about.details, read);
+    assert_eq!(recorded(&w, &renewed), access);
+    let approvals = w.authority().ledger.peek(|s| s.approvals.values().map(|a| a.asked.details.clone()).collect::<Vec<_>>());
+    assert_eq!(approvals.len(), 2, "the part and the whole are two requests: {approvals:?}");
 }

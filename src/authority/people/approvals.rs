@@ -279,7 +279,8 @@ impl Authority {
     ) -> Result<Option<GrantedAccess>, Error> {
         match (asked.of(), u8::try_from(asked.kind).ok().and_then(Kind::from_tag)) {
             (ApprovalKind::Exchange | ApprovalKind::Action, Some(kind)) if asked.upstream == upstream.name => {
-                Ok(self.decider.access_of(&AccessQuery { upstream, kind, scopes })?.map(|access| *access))
+                let query = AccessQuery { upstream, kind, scopes, details: &asked.details };
+                Ok(self.decider.access_of(&query)?.map(|access| *access))
             }
             _ => {
                 let allowance = asked.terms.as_ref().and_then(|terms| terms.allowance.as_ref());

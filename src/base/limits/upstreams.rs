@@ -67,6 +67,9 @@ pub const ACCESS_LINES: usize = 64;
 /// have.
 pub const APPROVAL_ACCESS_LINES: usize = 4 * ACCESS_LINES;
 
+/// Rights that an error names where authorization details ask for another one: as many as fit into an error that is read.
+pub const DETAILS_NAMED: usize = 16;
+
 /// Entries of `grants` in a registration of GitHub.
 pub const GITHUB_GRANTS: usize = 64;
 /// Repositories of one token. GitHub takes 500, and describes each in its answer with some 7 KB (`GITHUB_MINT_ANSWER_BYTES`).

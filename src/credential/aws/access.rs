@@ -4,11 +4,11 @@ use serde_json::Value;
 
 use super::settings::AwsSettings;
 use super::settings_of;
-use mayfly_ledger::upstream::access::{AccessLevel, AccessQuery, GrantedAccess};
+use mayfly_ledger::upstream::access::{AccessError, AccessLevel, AccessQuery, GrantedAccess};
 
 /// The access of a session with the session policy of the scopes, within what the role allows. mayfly does not know what an action of AWS
 /// does, so the level is unknown.
-pub fn describe(query: &AccessQuery<'_>) -> Result<GrantedAccess, String> {
+pub fn describe(query: &AccessQuery<'_>) -> Result<GrantedAccess, AccessError> {
     let settings: AwsSettings = settings_of(&query.upstream.settings)?;
     let policy = settings.policy(query.scopes)?;
     let policy: Value = serde_json::from_str(&policy).map_err(|e| format!("the session policy of the scopes: {e}"))?;

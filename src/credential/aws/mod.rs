@@ -41,7 +41,7 @@ use crate::keyring::AssertionKeys;
 use crate::{CredentialKind, CredentialMaterial};
 use mayfly_base::limits;
 use mayfly_ledger::record::CredentialIssued;
-use mayfly_ledger::upstream::access::{AccessQuery, GrantedAccess};
+use mayfly_ledger::upstream::access::{AccessError, AccessQuery, GrantedAccess};
 use mayfly_ledger::upstream::registry::Kind;
 use mayfly_ledger::upstream::settings::{KindSettings, SettingsReader};
 use mayfly_verify::seq::Millis;
@@ -301,7 +301,7 @@ impl UpstreamConnector for AwsConnector {
         CredentialKind::Aws
     }
 
-    fn describe(&self, query: &AccessQuery<'_>) -> Result<GrantedAccess, String> {
+    fn describe(&self, query: &AccessQuery<'_>) -> Result<GrantedAccess, AccessError> {
         access::describe(query)
     }
 

@@ -14,6 +14,11 @@ pub fn granted<'g, G>(grants: &'g [G], scopes: &[String], scope_of: impl Fn(&G) 
     Ok(grants.iter().filter(|grant| scopes.iter().any(|scope| of(grant, scope))).collect())
 }
 
+/// A privilege on an object, as policies read it and requests ask for it.
+pub fn granted_on(privilege: &str, sort: &str, name: &str) -> String {
+    format!("{privilege} on {sort} {name}").trim_end().to_owned()
+}
+
 /// The section of the kind in the registration of a query.
 pub fn section<T: DeserializeOwned>(query: &AccessQuery<'_>) -> Result<T, String> {
     serde_json::from_value(query.section().clone())
@@ -41,7 +46,7 @@ pub fn add(
         let object = format!("{sort} {name}").trim_end().to_owned();
         for privilege in privileges {
             access.levels.extend(level(sort, privilege));
-            access.grants.insert(format!("{privilege} on {object}"));
+            access.grants.insert(granted_on(privilege, sort, name));
             access.privileges.insert(privilege.clone());
         }
         access.objects.insert(object);

@@ -2,10 +2,10 @@
 
 use super::settings_of;
 use mayfly_base::document::url::WebUrl;
-use mayfly_ledger::upstream::access::{AccessLevel, AccessQuery, GrantedAccess};
+use mayfly_ledger::upstream::access::{AccessError, AccessLevel, AccessQuery, GrantedAccess};
 
 /// The audience of the assertion, and the vendor's scopes. The vendor's own configuration decides what they allow, so the level is unknown.
-pub fn describe(query: &AccessQuery<'_>) -> Result<GrantedAccess, String> {
+pub fn describe(query: &AccessQuery<'_>) -> Result<GrantedAccess, AccessError> {
     let settings = settings_of(&query.upstream.settings)?;
     let mut access = GrantedAccess {
         levels: [AccessLevel::Unknown].into(),

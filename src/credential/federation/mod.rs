@@ -30,7 +30,7 @@ use crate::connectors::ConnectorEntry;
 use crate::keyring::{AssertionKeys, LoadedKey};
 use crate::{CredentialKind, CredentialMaterial, IssuedToken};
 use mayfly_base::limits;
-use mayfly_ledger::upstream::access::{AccessQuery, GrantedAccess};
+use mayfly_ledger::upstream::access::{AccessError, AccessQuery, GrantedAccess};
 use mayfly_ledger::upstream::registry::Kind;
 use mayfly_ledger::upstream::settings::{KindSettings, SettingsReader};
 use mayfly_verify::seq::Millis;
@@ -198,7 +198,7 @@ impl UpstreamConnector for FederationConnector {
         CredentialKind::Federation
     }
 
-    fn describe(&self, query: &AccessQuery<'_>) -> Result<GrantedAccess, String> {
+    fn describe(&self, query: &AccessQuery<'_>) -> Result<GrantedAccess, AccessError> {
         access::describe(query)
     }
 

@@ -2,10 +2,10 @@
 
 use super::settings::{MysqlSettings, place};
 use crate::database::access::{add, at, section};
-use mayfly_ledger::upstream::access::{AccessLevel, AccessQuery, GrantedAccess};
+use mayfly_ledger::upstream::access::{AccessError, AccessLevel, AccessQuery, GrantedAccess};
 
 /// The access that the grants of the scopes give. What the server gives to everybody is not in it.
-pub fn describe(query: &AccessQuery<'_>) -> Result<GrantedAccess, String> {
+pub fn describe(query: &AccessQuery<'_>) -> Result<GrantedAccess, AccessError> {
     let settings: MysqlSettings = section(query)?;
     let mut access = at(query, place)?;
     for grant in settings.granted(query.scopes)? {

@@ -36,7 +36,7 @@ use crate::database::problem::NotMade;
 use crate::database::{LoginPlace, account_of, login, own_password, refused, section_of, terms_of};
 use crate::{CredentialKind, CredentialMaterial};
 use mayfly_base::limits;
-use mayfly_ledger::upstream::access::{AccessQuery, GrantedAccess};
+use mayfly_ledger::upstream::access::{AccessError, AccessQuery, GrantedAccess};
 use mayfly_ledger::upstream::registry::Kind;
 use mayfly_ledger::upstream::settings::SettingsReader;
 use mayfly_verify::seq::Millis;
@@ -133,7 +133,7 @@ impl UpstreamConnector for MysqlConnector {
         CredentialKind::Mysql
     }
 
-    fn describe(&self, query: &AccessQuery<'_>) -> Result<GrantedAccess, String> {
+    fn describe(&self, query: &AccessQuery<'_>) -> Result<GrantedAccess, AccessError> {
         access::describe(query)
     }
 

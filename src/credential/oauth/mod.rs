@@ -42,7 +42,7 @@ use crate::lease::{SealedValues, UndoSecretKeeper};
 use crate::sign_in::UpstreamSignIn;
 use crate::{CredentialKind, CredentialMaterial, IssuedToken};
 use mayfly_base::limits;
-use mayfly_ledger::upstream::access::{AccessQuery, GrantedAccess};
+use mayfly_ledger::upstream::access::{AccessError, AccessQuery, GrantedAccess};
 use mayfly_ledger::upstream::registry::Kind;
 use mayfly_ledger::upstream::settings::SettingsReader;
 
@@ -304,7 +304,7 @@ impl UpstreamConnector for OauthConnector {
         CredentialKind::Oauth
     }
 
-    fn describe(&self, query: &AccessQuery<'_>) -> Result<GrantedAccess, String> {
+    fn describe(&self, query: &AccessQuery<'_>) -> Result<GrantedAccess, AccessError> {
         access::describe(query)
     }
 

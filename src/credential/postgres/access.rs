@@ -2,13 +2,13 @@
 
 use super::settings::{PostgresSettings, place};
 use crate::database::access::{add, at, section};
-use mayfly_ledger::upstream::access::{AccessLevel, AccessQuery, GrantedAccess};
+use mayfly_ledger::upstream::access::{AccessError, AccessLevel, AccessQuery, GrantedAccess};
 
 /// The access that the grants of the scopes give. What PostgreSQL gives to everybody (`PUBLIC`) is not in it.
-pub fn describe(query: &AccessQuery<'_>) -> Result<GrantedAccess, String> {
+pub fn describe(query: &AccessQuery<'_>) -> Result<GrantedAccess, AccessError> {
     let settings: PostgresSettings = section(query)?;
     let mut access = at(query, place)?;
-    for grant in settings.granted(query.scopes)? {
+    for grant in settings.granted(query.scopes, query.details)? {
         if grant.on == "roles" {
             access.levels.extend(grant.names.iter().map(|role| of_role(role)));
             access.roles.extend(grant.names.iter().cloned());
@@ -29,7 +29,7 @@ fn of_role(role: &str) -> AccessLevel {
 }
 
 /// What a privilege on a sort of objects lets its holder do; `None` if it only opens the way to other objects.
-fn level(sort: &str, privilege: &str) -> Option<AccessLevel> {
+pub fn level(sort: &str, privilege: &str) -> Option<AccessLevel> {
     match (sort, privilege) {
         ("database", "CONNECT") | ("schemas", "USAGE") => None,
         (_, "SELECT") => Some(AccessLevel::Read),

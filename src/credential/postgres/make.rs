@@ -98,14 +98,14 @@ impl<'a> GrantRows<'a> {
     }
 }
 
-/// Makes the role. Either it exists afterwards with all that the scopes grant, or nothing was made.
+/// Makes the role. Either it exists afterwards with all that is granted, or nothing was made.
 pub async fn make(
     session: &PgSession,
     settings: &PostgresSettings,
-    scopes: &[String],
+    granted: &[ScopeGrant],
     role: &NewRole<'_>,
 ) -> Result<(), NotMade<SqlState>> {
-    let grants = settings.granted(scopes).map_err(|no| PgProblem::new("reading the registration", no))?;
+    let grants: Vec<&ScopeGrant> = granted.iter().collect();
     let roles: Vec<&str> = grants.iter().filter(|g| g.on == "roles").flat_map(|g| g.names.iter().map(String::as_str)).collect();
     session.begin("beginning a transaction").await?;
     if let Some(row) = session.rows("looking at the roles to be granted", POWERFUL, &[(&roles, Type::TEXT_ARRAY)]).await?.first()

@@ -38,7 +38,7 @@ use crate::database::problem::NotMade;
 use crate::database::{LoginPlace, account_of, login, own_password, refused, section_of, terms_of};
 use crate::{CredentialKind, CredentialMaterial};
 use mayfly_base::limits;
-use mayfly_ledger::upstream::access::{AccessQuery, GrantedAccess};
+use mayfly_ledger::upstream::access::{AccessError, AccessQuery, GrantedAccess};
 use mayfly_ledger::upstream::registry::Kind;
 use mayfly_ledger::upstream::settings::SettingsReader;
 use mayfly_verify::seq::Millis;
@@ -90,6 +90,7 @@ impl PostgresConnector {
     async fn make_role(&self, order: &MintOrder<'_>) -> Result<UpstreamCredential, MakeError> {
         let settings = Self::settings(order)?;
         let terms: PostgresTerms = terms_of(order.terms).map_err(refused)?;
+        let granted = settings.granted(&order.issued.scopes, &order.issued.details).map_err(refused)?;
         let made = self.answer(order, &terms)?;
         let verifier = match &made.answer {
             CredentialMaterial::Database { password, .. } => {
@@ -104,7 +105,7 @@ impl PostgresConnector {
         let mut tries = limits::POSTGRES_TRIES;
         loop {
             tries -= 1;
-            match make::make(&session, &settings, &order.issued.scopes, &role).await {
+            match make::make(&session, &settings, &granted, &role).await {
                 Ok(()) => {
                     session.close().await;
                     return Ok(made);
@@ -160,8 +161,12 @@ impl UpstreamConnector for PostgresConnector {
         CredentialKind::Postgres
     }
 
-    fn describe(&self, query: &AccessQuery<'_>) -> Result<GrantedAccess, String> {
+    fn describe(&self, query: &AccessQuery<'_>) -> Result<GrantedAccess, AccessError> {
         access::describe(query)
+    }
+
+    fn narrows(&self) -> bool {
+        true
     }
 
     fn name(&self, order: &MintOrder<'_>) -> Result<UpstreamHandle, MakeError> {

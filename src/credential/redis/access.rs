@@ -2,7 +2,7 @@
 
 use super::settings::{RedisSettings, place};
 use crate::database::access::{at, section};
-use mayfly_ledger::upstream::access::{AccessLevel, AccessQuery, GrantedAccess};
+use mayfly_ledger::upstream::access::{AccessError, AccessLevel, AccessQuery, GrantedAccess};
 
 /// Commands that read, or that are for the session itself. Any other command by its name is unknown, since modules add commands.
 const READING: &[&str] = &[
@@ -78,7 +78,7 @@ const WRITING: &[&str] = &[
 ];
 
 /// The access that the grants of the scopes give.
-pub fn describe(query: &AccessQuery<'_>) -> Result<GrantedAccess, String> {
+pub fn describe(query: &AccessQuery<'_>) -> Result<GrantedAccess, AccessError> {
     let settings: RedisSettings = section(query)?;
     let mut access = at(query, place)?;
     for grant in settings.granted(query.scopes)? {

@@ -32,7 +32,7 @@ use crate::connectors::ConnectorEntry;
 use crate::database::problem::NotMade;
 use crate::database::{LoginPlace, account_of, login, own_password, refused, section_of, terms_of};
 use crate::{CredentialKind, CredentialMaterial};
-use mayfly_ledger::upstream::access::{AccessQuery, GrantedAccess};
+use mayfly_ledger::upstream::access::{AccessError, AccessQuery, GrantedAccess};
 use mayfly_ledger::upstream::registry::Kind;
 use mayfly_ledger::upstream::settings::SettingsReader;
 use mayfly_verify::seq::Millis;
@@ -113,7 +113,7 @@ impl UpstreamConnector for RedisConnector {
         CredentialKind::Redis
     }
 
-    fn describe(&self, query: &AccessQuery<'_>) -> Result<GrantedAccess, String> {
+    fn describe(&self, query: &AccessQuery<'_>) -> Result<GrantedAccess, AccessError> {
         access::describe(query)
     }
 

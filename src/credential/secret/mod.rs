@@ -28,7 +28,7 @@ use crate::connectors::ConnectorEntry;
 use crate::lease::UndoCause;
 use crate::{CredentialKind, CredentialMaterial, IssuedToken};
 use mayfly_base::limits;
-use mayfly_ledger::upstream::access::{AccessQuery, GrantedAccess};
+use mayfly_ledger::upstream::access::{AccessError, AccessQuery, GrantedAccess};
 use mayfly_ledger::upstream::registry::Kind;
 use mayfly_ledger::upstream::settings::{KindSettings, SettingsReader};
 use mayfly_verify::seq::Millis;
@@ -178,7 +178,7 @@ impl UpstreamConnector for SecretConnector {
         CredentialKind::Secret
     }
 
-    fn describe(&self, query: &AccessQuery<'_>) -> Result<GrantedAccess, String> {
+    fn describe(&self, query: &AccessQuery<'_>) -> Result<GrantedAccess, AccessError> {
         access::describe(query)
     }
 

@@ -333,6 +333,9 @@ pub struct RefusedExchange {
     /// The rights of the subject according to its subject token.
     #[prost(message, optional, tag = "23")]
     pub subject_claims: Option<SubjectClaims>,
+    /// The requested rich authorization details (RFC 9396), JSON.
+    #[prost(string, tag = "24")]
+    pub details: String,
 }
 
 /// A lease was opened: something is about to be created at an upstream.

@@ -6,7 +6,8 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
 use super::registry::{Kind, Upstream};
 use mayfly_base::limits;
@@ -157,6 +158,8 @@ pub struct AccessQuery<'a> {
     pub kind: Kind,
     /// The scopes of the credential.
     pub scopes: &'a [String],
+    /// What the request asks for of that: authorization details (RFC 9396). Empty: everything.
+    pub details: &'a str,
 }
 
 impl AccessQuery<'_> {
@@ -173,6 +176,43 @@ pub enum AccessError {
     NotServed,
     /// The registration does not grant it, for this reason.
     NotGranted(String),
+    /// The authorization details ask for what the scopes do not give, or for nothing that there is.
+    Details {
+        /// The field, as `authorization_details[0].grants[1]`.
+        field: String,
+        /// What is wrong, and what would be right.
+        what: String,
+    },
+}
+
+impl From<String> for AccessError {
+    fn from(why: String) -> AccessError {
+        AccessError::NotGranted(why)
+    }
+}
+
+impl AccessError {
+    /// The details are wrong at a place within their one object; empty for the object itself.
+    pub fn details(place: &str, what: impl Into<String>) -> AccessError {
+        let place = if place.is_empty() { String::new() } else { format!(".{place}") };
+        AccessError::Details { field: format!("authorization_details[0]{place}"), what: what.into() }
+    }
+}
+
+/// Reads the authorization details of a credential of a kind: one object whose `type` is the name of the kind. `None`: there are none.
+pub fn narrowing<T: DeserializeOwned>(kind: Kind, details: &str) -> Result<Option<T>, AccessError> {
+    if details.is_empty() {
+        return Ok(None);
+    }
+    let whole = |what: &str| AccessError::Details { field: "authorization_details".to_owned(), what: what.to_owned() };
+    let read: Vec<Map<String, Value>> = serde_json::from_str(details).map_err(|_| whole("is no JSON array of objects"))?;
+    let [mut one] =
+        <[Map<String, Value>; 1]>::try_from(read).map_err(|_| whole("must have one object: a credential has one kind"))?;
+    match one.remove("type") {
+        Some(Value::String(name)) if name == kind.as_str() => {}
+        _ => return Err(AccessError::details("type", format!("must be {:?}, the kind of the credential", kind.as_str()))),
+    }
+    serde_json::from_value(Value::Object(one)).map(Some).map_err(|e| AccessError::details("", e.to_string()))
 }
 
 impl std::fmt::Display for AccessError {
@@ -180,6 +220,7 @@ impl std::fmt::Display for AccessError {
         match self {
             AccessError::NotServed => f.write_str("credentials of the kind are not made by this server"),
             AccessError::NotGranted(why) => f.write_str(why),
+            AccessError::Details { field, what } => write!(f, "{field}: {what}"),
         }
     }
 }
@@ -202,7 +243,14 @@ impl DescribeAccess for NoConnectors {
 
 /// The access of one credential with these scopes; `None` for a kind that mayfly makes itself, whose rights are its scopes.
 pub fn of_credential(from: &dyn DescribeAccess, query: &AccessQuery<'_>) -> Result<Option<GrantedAccess>, AccessError> {
-    if query.kind.served() { Ok(None) } else { from.describe(query).map(Some) }
+    match query.kind.served() {
+        false => from.describe(query).map(Some),
+        true if query.details.is_empty() => Ok(None),
+        true => Err(AccessError::Details {
+            field: "authorization_details".to_owned(),
+            what: format!("is not for kind {}, whose rights are its scopes; leave it out", query.kind),
+        }),
+    }
 }
 
 /// The access of all credentials together that could be issued with some of these scopes, as one of these kinds. A kind that is not served is
@@ -217,7 +265,7 @@ pub fn of_any(
     for kind in kinds.iter().filter(|kind| !kind.served()) {
         // Scopes that no single credential can have may be asked for one by one.
         for scope in scopes {
-            let query = AccessQuery { upstream, kind: *kind, scopes: std::slice::from_ref(scope) };
+            let query = AccessQuery { upstream, kind: *kind, scopes: std::slice::from_ref(scope), details: "" };
             match (from.describe(&query), &mut whole) {
                 (Ok(access), Some(whole)) => whole.join(access),
                 (Ok(access), whole @ None) => *whole = Some(access),

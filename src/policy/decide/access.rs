@@ -25,6 +25,7 @@ impl Decider {
 fn refused(upstream: &Upstream, no: &AccessError) -> Error {
     match no {
         AccessError::NotServed => denied(Reason::NotServed, no.to_string()),
+        AccessError::Details { field, what } => Error::Refusal(Refusal::fields(vec![(field.clone(), what.clone())])),
         AccessError::NotGranted(why) => Error::Refusal(
             Refusal::new(Reason::OutsideUpstream, format!("upstream {} does not grant it: {why}", upstream.name))
                 .by("the registration of the upstream"),

@@ -43,6 +43,10 @@ impl Decider {
         want: &ExchangeRequest,
     ) -> Result<Box<CredentialIssued>, Error> {
         let now = view.now();
+        if want.details.is_some() {
+            let what = "is not for a presented credential, which has its own; leave it out";
+            return Err(Error::Refusal(Refusal::field("authorization_details", what)));
+        }
         let registered = self.registered(compiled, &held.upstream)?;
         let upstream = &registered.upstream;
         let caller = SpiffeId::parse(&held.caller).map_err(|_| Fault::new("a credential without a caller"))?;
@@ -67,7 +71,7 @@ impl Decider {
         break_glass::check_rights(policy, held.place(), upstream, &scopes)?;
         let binding = binding_of(compiled, &caller, want, &scopes)?;
         let purpose = if want.purpose.is_empty() { held.place().purpose() } else { &want.purpose };
-        let access = self.access_of(&AccessQuery { upstream, kind, scopes: &scopes })?;
+        let access = self.access_of(&AccessQuery { upstream, kind, scopes: &scopes, details: held.details() })?;
         let doing = IntendedUse {
             scopes: scopes.iter().map(String::as_str).collect(),
             tool: &want.tool,
@@ -83,6 +87,7 @@ impl Decider {
             caller: held.caller.to_string(),
             upstream: upstream.name.clone(),
             scopes,
+            details: held.details().to_owned(),
             environment: upstream.environment.clone(),
             issued_at: now.0,
             expires_at: held.expires_at.min(upstream.expires).0,

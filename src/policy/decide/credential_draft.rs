@@ -110,6 +110,7 @@ impl Decider {
             caller: caller.id().as_str().to_owned(),
             upstream: upstream.name.clone(),
             scopes: scopes.clone(),
+            details: want.details.as_deref().unwrap_or_default().to_owned(),
             environment: upstream.environment.clone(),
             issued_at: now.0,
             expires_at: life.end().0,

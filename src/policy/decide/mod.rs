@@ -119,6 +119,7 @@ impl ExchangeDecision<'_> {
             ttl_ms: self.life.end().since(self.now),
             renewal: want.renews.is_some(),
             binding: self.binding.map_or_else(String::new, |b| b.binding.name.clone()),
+            authorization_details: want.details.as_deref().unwrap_or_default().to_owned(),
             subject: want.subject().map(|subject| subject::denied(subject, caller)),
         }
     }
@@ -256,7 +257,12 @@ impl Decider {
         let binding = binding_of(compiled, caller.id(), want, &scopes)?;
         let life = self.life(caller, want, upstream, &place, now)?;
         let bound = self.key_binding(caller, want, (upstream, kind), &place)?;
-        let access = self.access_of(&AccessQuery { upstream, kind, scopes: &scopes })?;
+        let access = self.access_of(&AccessQuery {
+            upstream,
+            kind,
+            scopes: &scopes,
+            details: want.details.as_deref().unwrap_or_default(),
+        })?;
         Ok(ExchangeDecision {
             registered,
             policy,

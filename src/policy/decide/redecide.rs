@@ -53,6 +53,8 @@ pub struct CredentialSnapshot {
 struct RecordedDetails {
     purpose: String,
     arguments: Vec<u8>,
+    /// The part of what the scopes give that the credential has; empty for everything.
+    details: String,
     /// The groups of the subject.
     groups: Vec<String>,
     /// The person who approved the issuance, if one did.
@@ -84,8 +86,9 @@ impl CredentialSnapshot {
     /// Adds the part that is only in the issuance record.
     pub fn with_record(&mut self, issued: &CredentialIssued, approved_by: Option<String>) {
         let (purpose, arguments) = (issued.purpose.clone(), issued.arguments.clone());
+        let details = issued.details.clone();
         let groups = issued.subject_claims.as_ref().map_or_else(Vec::new, |claims| claims.groups.clone());
-        self.own = Some(RecordedDetails { purpose, arguments, groups, approved_by });
+        self.own = Some(RecordedDetails { purpose, arguments, details, groups, approved_by });
     }
 
     /// The use that the credential was issued for.
@@ -104,12 +107,17 @@ impl CredentialSnapshot {
     fn access(&self, from: &dyn DescribeAccess, upstream: &Upstream) -> Result<Option<GrantedAccess>, AccessError> {
         let scopes: Vec<String> = self.scopes.iter().map(|scope| scope.to_string()).collect();
         let kind = Kind::from_tag(self.kind).ok_or(AccessError::NotServed)?;
-        access::of_credential(from, &AccessQuery { upstream, kind, scopes: &scopes })
+        access::of_credential(from, &AccessQuery { upstream, kind, scopes: &scopes, details: self.details() })
     }
 
     /// SHA-256 of the arguments that the credential is restricted to; `None` without such a restriction or before the record was added.
     pub(super) fn arguments(&self) -> Option<&[u8; 32]> {
         self.own.as_ref().and_then(|own| <&[u8; 32]>::try_from(&own.arguments[..]).ok())
+    }
+
+    /// The authorization details that narrow the credential; empty for none or before the record was added.
+    pub(super) fn details(&self) -> &str {
+        self.own.as_ref().map_or("", |own| &own.details)
     }
 
     /// The id of the credential's task.
@@ -139,7 +147,7 @@ fn before(caller: &str, actors: &[Principal]) -> Vec<String> {
 /// Whether deciding again needs the part that is only in records.
 pub fn reads_records(set: &PolicySet) -> bool {
     let reads = set.reads(Action::Work(WorkloadAction::Exchange));
-    !reads.understood() || reads.reads_own() || reads.reads_approvals()
+    !reads.understood() || reads.reads_own() || reads.reads_approvals() || reads.may_read_below("context.access")
 }
 
 /// Whether a set permits a held credential at this time. Checks the environment wall and Cedar, but no time bounds.

@@ -116,7 +116,7 @@ fn event(event: &Event) -> Value {
             "wanted": e.wanted.as_ref().map(|w| json!({
                 "environment": w.environment, "upstream": w.upstream, "upstream_version": w.upstream_version,
                 "policy_version": w.policy_version, "task": task(&w.task), "kind": w.kind, "scopes": w.scopes, "tool": w.tool,
-                "purpose": w.purpose, "arguments_sha256": hex(&w.arguments), "ttl_ms": w.ttl, "renewal": w.renewal, "binding": w.binding,
+                "purpose": w.purpose, "arguments_sha256": hex(&w.arguments), "ttl_ms": w.ttl, "renewal": w.renewal, "binding": w.binding, "authorization_details": w.details,
                 "subject": w.subject.as_ref().map(who), "actors": w.actors.iter().map(who).collect::<Vec<_>>(),
                 "subject_claims": subject_claims(w.subject_claims.as_ref()),
             })),

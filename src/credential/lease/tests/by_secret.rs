@@ -12,7 +12,7 @@ use crate::connector::{
 use crate::testing::{NamedValueStore, TestSealer};
 use crate::{CredentialMaterial, IssuedToken};
 use mayfly_base::refusal::Fault;
-use mayfly_ledger::upstream::access::{AccessLevel, AccessQuery, GrantedAccess};
+use mayfly_ledger::upstream::access::{AccessError, AccessLevel, AccessQuery, GrantedAccess};
 use mayfly_store::Store;
 
 /// What becomes of the upstream's answer.
@@ -74,7 +74,7 @@ impl UpstreamConnector for Tokens {
         CredentialKind::Postgres
     }
 
-    fn describe(&self, _: &AccessQuery<'_>) -> Result<GrantedAccess, String> {
+    fn describe(&self, _: &AccessQuery<'_>) -> Result<GrantedAccess, AccessError> {
         Ok(GrantedAccess { levels: [AccessLevel::Unknown].into(), ..GrantedAccess::default() })
     }
 
