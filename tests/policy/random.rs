@@ -143,7 +143,9 @@ fn policies() -> impl Strategy<Value = String> {
 
 /// Changes the access of a case that has one.
 fn changed(case: &mut Case, change: impl FnOnce(&mut GrantedAccess)) {
-    case.access.iter_mut().next().map(change);
+    if let Some(access) = &mut case.access {
+        change(access);
+    }
 }
 
 fn texts(texts: &[&str]) -> BTreeSet<String> {
