@@ -26,6 +26,7 @@ fn ask<'a>(purpose: &'a str, digest: &'a str) -> WorkloadContext<'a> {
             kind: Some(Kind::Jwt),
             scopes: &["read", "list"],
             binding: None,
+            access: None,
         },
         ttl_seconds: 300,
         task: TaskFacts {

@@ -31,7 +31,7 @@ const LONG_FUNCTION: usize = 100;
 const LONG_FILES: &[(&str, &str)] = &[];
 
 /// Limits that nothing uses yet: each belongs to a part of the contract that this version answers with `NOT_SERVED`, or has a reason.
-const UNUSED_LIMITS: &[(&str, &str)] = &[("AUTHORIZATION_DETAILS_BYTES", "rich authorization requests"), ("USES", "use reports")];
+const UNUSED_LIMITS: &[(&str, &str)] = &[("USES", "use reports")];
 
 /// Settings of the configuration that nothing reads yet, and why.
 const UNUSED_SETTINGS: &[(&str, &str)] = &[];

@@ -176,6 +176,8 @@ pub struct DeniedExchange {
     pub renewal: bool,
     /// The binding that covered the request; empty for none.
     pub binding: String,
+    /// The authorization details; empty for none.
+    pub authorization_details: String,
     /// The subject on whose behalf the caller asked.
     pub subject: Option<DeniedSubject>,
 }

@@ -45,6 +45,7 @@ impl Cedar {
                     kind: Some(Kind::Jwt),
                     scopes: &["read"],
                     binding: None,
+                    access: None,
                 },
                 ttl_seconds: 300,
                 task,

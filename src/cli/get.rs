@@ -54,6 +54,9 @@ pub struct GetArgs {
     tool: Option<String>,
     #[command(flatten)]
     arguments: ToolArguments,
+    /// File with authorization details that ask for a part of what the scopes give, JSON; `-` is stdin; for a single upstream
+    #[arg(long, value_name = "FILE")]
+    authorization_details: Option<PathBuf>,
     /// Bind the credential to the key of this client's SVID; its presenter must prove possession of that key
     #[arg(long)]
     bind_svid: bool,
@@ -114,6 +117,7 @@ pub async fn run(mut args: GetArgs, run: &CommandContext) -> Result<Exit, CliErr
         purpose: args.purpose.clone().unwrap_or_default(),
         key_binding: args.bind_svid.then(|| pb::KeyBinding { key: Some(Key::CallerSvid(pb::CallerSvid {})) }),
         binding: std::mem::take(&mut args.binding).unwrap_or_default(),
+        authorization_details: args.details()?,
         wait_for_approval: args.wait_for_approval.map(wire_duration),
         ..pb::ExchangeRequest::default()
     };
@@ -170,12 +174,22 @@ async fn hand_over(
 }
 
 impl GetArgs {
+    /// The authorization details; empty for none.
+    fn details(&self) -> Result<String, CliError> {
+        match &self.authorization_details {
+            Some(path) => Ok(args::read_text(path, limits::AUTHORIZATION_DETAILS_BYTES)?.to_string()),
+            None => Ok(String::new()),
+        }
+    }
+
     /// Refuses options that say something about a single credential.
     fn fit_several(&self) -> Result<(), CliError> {
         let wrong = if !self.scope.is_empty() {
             "--scope is for a single upstream; with several, name the scopes with each: github=repo:read,issues:read"
         } else if self.kind.is_some() {
             "--kind is for a single upstream; with several, each has the first kind of its registration"
+        } else if self.authorization_details.is_some() {
+            "--authorization-details is for a single upstream; with several, get that credential by itself"
         } else if self.wait_for_approval.is_some() {
             "--wait-for-approval is for a single upstream; with several, open the task first: mayfly task open"
         } else if self.header {

@@ -21,6 +21,7 @@ use super::sign_in::UpstreamSignIn;
 use super::{CredentialKind, CredentialMaterial};
 use mayfly_ledger::record;
 use mayfly_ledger::state::Lease;
+use mayfly_ledger::upstream::access::{AccessError, AccessQuery, DescribeAccess, GrantedAccess};
 use mayfly_ledger::upstream::settings::KindSettings;
 use mayfly_verify::seq::{CredentialId, LeaseId, Millis};
 
@@ -163,6 +164,18 @@ pub trait UpstreamConnector: Send + Sync + 'static {
     /// Identifies the credential that will be made. Refuses an order that the upstream cannot express.
     fn name(&self, order: &MintOrder<'_>) -> Result<UpstreamHandle, MakeError>;
 
+    /// The access that a credential of these scopes gives at its upstream: what policy decides about, approvers see and records keep.
+    ///
+    /// Reads the same settings, by the same functions, as [`make`](UpstreamConnector::make), and refuses what `make` would refuse to grant.
+    /// A right whose effect is not known is [`AccessLevel::Unknown`](mayfly_ledger::upstream::access::AccessLevel::Unknown).
+    fn describe(&self, query: &AccessQuery<'_>) -> Result<GrantedAccess, AccessError>;
+
+    /// Whether a request may ask for a part of what its scopes give, by authorization details ([`AccessQuery::details`] of `describe`, `details`
+    /// of [`MintOrder::issued`]). `make` then grants that part only.
+    fn narrows(&self) -> bool {
+        false
+    }
+
     /// Makes the credential. Bounded by `limits::LEASE_MAKE_MS`.
     fn make<'a>(&'a self, order: &'a MintOrder<'a>) -> ConnectorFuture<'a, Result<UpstreamCredential, MakeError>>;
 
@@ -293,5 +306,17 @@ impl UpstreamConnectors {
     /// The implementation of a kind.
     pub fn of(&self, kind: CredentialKind) -> Option<&Arc<dyn UpstreamConnector>> {
         self.by_kind.get(&kind)
+    }
+}
+
+impl DescribeAccess for UpstreamConnectors {
+    fn describe(&self, query: &AccessQuery<'_>) -> Result<GrantedAccess, AccessError> {
+        let kind = CredentialKind::from_number(query.kind.tag().into());
+        let connector = kind.and_then(|kind| self.of(kind)).ok_or(AccessError::NotServed)?;
+        if !query.details.is_empty() && !connector.narrows() {
+            let what = format!("is not served for kind {}: leave it out, and ask for the scopes that are needed", query.kind);
+            return Err(AccessError::Details { field: "authorization_details".to_owned(), what });
+        }
+        connector.describe(query)
     }
 }

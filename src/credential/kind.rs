@@ -243,6 +243,7 @@ pub(crate) fn summary(
         renewable_until: Millis(issued.renewable_until),
         bound: issued.bound,
         scopes: issued.scopes.clone(),
+        details: issued.details.clone(),
         upstream: issued.upstream.clone(),
         approval: ApprovalId::from_slice(&issued.approval),
         revision,

@@ -109,6 +109,8 @@ pub struct CredentialDetails {
     pub bound: u32,
     /// The scopes.
     pub scopes: Vec<String>,
+    /// The authorization details that narrow the credential; empty for none.
+    pub details: String,
     /// The upstream.
     pub upstream: String,
     /// The approval that the credential used up.

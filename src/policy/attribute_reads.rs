@@ -93,6 +93,12 @@ impl AttributeReads {
         self.not_understood || self.found.contains_key(path)
     }
 
+    /// Whether an attribute below this path may be read.
+    pub fn may_read_below(&self, path: &str) -> bool {
+        let below = |found: &str| found.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'));
+        self.not_understood || self.found.keys().any(|found| below(found))
+    }
+
     /// Whether the value of an attribute is read that each exchange has for itself ([`PolicyAttribute`]'s `own`).
     pub fn reads_own(&self) -> bool {
         self.found.values().any(|r| r.fact.own && r.value)

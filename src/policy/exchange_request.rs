@@ -101,6 +101,8 @@ pub struct ExchangeRequest {
     pub replaces: Option<CredentialId>,
     /// Fields that only approvals need.
     pub asking: Option<Box<ApprovalDetails>>,
+    /// The part of what the scopes give that the request asks for: authorization details (RFC 9396). `None`: everything.
+    pub details: Option<Arc<str>>,
     /// The subject, where a token names one.
     pub behalf: Option<Box<RequestedSubject>>,
     /// The trace context of the call. It is not part of the request.
@@ -255,6 +257,24 @@ pub fn digest_of_json(json: &str) -> Result<Digest, Refusal> {
     arguments::digest(&value).map_err(|e| Refusal::field(FIELD, e))
 }
 
+/// Authorization details in one form: a JSON array of one object. What the object says is checked by the connector of its kind.
+fn details(json: &str) -> Result<Option<Arc<str>>, Refusal> {
+    const FIELD: &str = "authorization_details";
+    if json.is_empty() {
+        return Ok(None);
+    }
+    if json.len() > limits::AUTHORIZATION_DETAILS_BYTES {
+        return Err(Refusal::field(FIELD, format!("{} bytes, at most {}", json.len(), limits::AUTHORIZATION_DETAILS_BYTES)));
+    }
+    let value = arguments::parse(json).map_err(|e| Refusal::field(FIELD, e))?;
+    let is_one =
+        |value: &serde_json::Value| value.as_array().is_some_and(|all| all.len() == 1 && all.iter().all(|one| one.is_object()));
+    match is_one(&value) && depth(&value) <= limits::ARGUMENTS_DEPTH {
+        true => Ok(Some(value.to_string().into())),
+        false => Err(Refusal::field(FIELD, "must be a JSON array with one object: a credential has one kind")),
+    }
+}
+
 /// Nesting depth of arrays and objects in a value; 0 for a scalar.
 fn depth(value: &serde_json::Value) -> usize {
     match value {
@@ -383,6 +403,7 @@ impl ExchangeRequest {
             renews: None,
             replaces: None,
             asking: (asking != ApprovalDetails::default()).then(|| asking.into()),
+            details: details(&ask.authorization_details)?,
             behalf,
             traced: CallTrace::default(),
         })

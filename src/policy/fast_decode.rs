@@ -140,6 +140,7 @@ fn own(message: &[u8], mut fields: Fields<'_>, begins: DecodedFields) -> Option<
     let DecodedFields { task, upstream, scopes, kind, ttl_ms } = begins;
     let named = !request_id.is_empty();
     Some(ExchangeRequest {
+        details: None,
         task: TaskChoice::Named(task),
         upstream,
         scopes,

@@ -162,6 +162,7 @@ pub fn situation(table: &Section<'_>, now: Millis) -> Option<SimulatedRequest> {
     let kind = table.optional("kind").and_then(|f| f.one_of(&kinds));
     let scopes = table.optional("scopes").map(|f| names(&f)).unwrap_or_default();
     let binding = table.optional("binding").and_then(|f| f.name());
+    let details = text("details", limits::AUTHORIZATION_DETAILS_BYTES).unwrap_or_default();
     let (renewal, break_glass) = (flag("renewal"), flag("break_glass"));
     let delegate = text("delegate", limits::SPIFFE_ID_BYTES);
     let act_chain = table.optional("act_chain").map(|f| texts(&f)).unwrap_or_default();
@@ -185,6 +186,7 @@ pub fn situation(table: &Section<'_>, now: Millis) -> Option<SimulatedRequest> {
         kind,
         scopes,
         binding,
+        details,
         ttl_seconds,
         renewal,
         break_glass,

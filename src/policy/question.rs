@@ -4,6 +4,7 @@
 //! Sets (scopes, chains, tools …) may be in any order; the same set in another order is the same question.
 
 use mayfly_identity::spiffe_id::SpiffeId;
+use mayfly_ledger::upstream::access::GrantedAccess;
 use mayfly_ledger::upstream::registry::{Kind, Upstream};
 use mayfly_verify::seq::Millis;
 
@@ -114,6 +115,8 @@ pub struct DeclaredIntent<'a> {
     pub scopes: &'a [&'a str],
     /// The binding that covers the request.
     pub binding: Option<&'a str>,
+    /// The access that the credential gives at its upstream ([`mayfly_ledger::upstream::access`]). `None` for kinds that mayfly makes itself.
+    pub access: Option<&'a GrantedAccess>,
 }
 
 /// A digest in the form that policies read, base64url.
@@ -318,6 +321,15 @@ impl<'a> Question<'a> {
             QuestionContext::Decide(_, decide) => Some(&decide.intent),
             QuestionContext::Used(_, used) => Some(&used.intent),
             QuestionContext::Look(..) | QuestionContext::Act(_) => None,
+        }
+    }
+
+    /// The access at the upstream. A report of a use has none: it is about what happened.
+    pub(super) fn access(&self) -> Option<&'a GrantedAccess> {
+        match self.about {
+            QuestionContext::Ask(_, ask) => ask.intent.access,
+            QuestionContext::Decide(_, decide) => decide.intent.access,
+            QuestionContext::Used(..) | QuestionContext::Look(..) | QuestionContext::Act(_) => None,
         }
     }
 

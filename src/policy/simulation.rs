@@ -9,6 +9,7 @@ use super::question::{
 };
 use super::set::PolicySet;
 use mayfly_identity::spiffe_id::SpiffeId;
+use mayfly_ledger::upstream::access::{self, AccessError, AccessQuery, DescribeAccess, GrantedAccess};
 use mayfly_ledger::upstream::registry::{Approver, Kind, Upstream};
 use mayfly_verify::seq::Millis;
 
@@ -121,6 +122,8 @@ pub struct SimulatedRequest {
     pub scopes: Vec<String>,
     /// The binding that covers the request.
     pub binding: Option<String>,
+    /// Authorization details; empty for none.
+    pub details: String,
     /// Lifetime in seconds. 0: the upstream's default for an exchange, one hour for a task.
     pub ttl_seconds: i64,
     /// Whether the request renews a credential.
@@ -191,6 +194,7 @@ impl SimulatedRequest {
             kind: None,
             scopes: Vec::new(),
             binding: None,
+            details: String::new(),
             ttl_seconds: 0,
             renewal: false,
             break_glass: false,
@@ -215,14 +219,27 @@ impl SimulatedRequest {
     }
 
     /// Evaluates the situation against a set: first the environment wall, then Cedar, then whether an approval would change the verdict.
-    pub fn outcome(&self, set: &PolicySet, environment: &str, upstream: Option<&Upstream>) -> SimulationOutcome {
+    ///
+    /// `access`: describes the access at the upstream, like the server's connectors.
+    pub fn outcome(
+        &self,
+        set: &PolicySet,
+        environment: &str,
+        upstream: Option<&Upstream>,
+        access: &dyn DescribeAccess,
+    ) -> SimulationOutcome {
         if let (true, Some(upstream)) = (matches!(self.action, Action::Work(_)), upstream) {
             let own = set.environment_of(&self.caller);
             if own != Some(upstream.environment.as_str()) {
                 return SimulationOutcome::Wall(own.map(str::to_owned));
             }
         }
-        let ask = |approvals: &[String]| self.with(environment, upstream, approvals, |question| set.verdict(question));
+        let access = match upstream.map(|upstream| self.access(upstream, access)).transpose() {
+            Ok(access) => access.flatten(),
+            Err(no) => return SimulationOutcome::EngineError(format!("its access cannot be described: {no}")),
+        };
+        let about = (upstream, access.as_ref());
+        let ask = |approvals: &[String]| self.with(environment, about, approvals, |question| set.verdict(question));
         match ask(&self.approvals) {
             Some(PolicyVerdict::Permit { by }) => SimulationOutcome::Permit(by),
             Some(PolicyVerdict::EngineError { what }) => SimulationOutcome::EngineError(what),
@@ -237,11 +254,25 @@ impl SimulatedRequest {
         }
     }
 
+    /// The access at an upstream: of one credential or, where no kind is named, of all that a task could get.
+    pub fn access(&self, upstream: &Upstream, from: &dyn DescribeAccess) -> Result<Option<GrantedAccess>, AccessError> {
+        let exchange = self.action == Action::Work(WorkloadAction::Exchange);
+        let known: Vec<String> = self.scopes.iter().filter(|scope| upstream.scope(scope).is_some()).cloned().collect();
+        match (self.kind.or_else(|| upstream.kinds.first().copied().filter(|_| exchange)), self.action) {
+            (Some(kind), Action::Work(WorkloadAction::Exchange) | Action::Approve) => {
+                access::of_credential(from, &AccessQuery { upstream, kind, scopes: &known, details: &self.details })
+            }
+            (Some(kind), Action::Work(_)) => access::of_any(from, upstream, &[kind], &known),
+            (None, Action::Work(_) | Action::Approve) => access::of_any(from, upstream, &upstream.kinds, &known),
+            (_, Action::Introspect | Action::Use | Action::Admin(_) | Action::SignIn) => Ok(None),
+        }
+    }
+
     /// Passes the question to `ask`. `None` where the action concerns an upstream and there is none.
     pub fn with<T>(
         &self,
         environment: &str,
-        upstream: Option<&Upstream>,
+        (upstream, access): (Option<&Upstream>, Option<&GrantedAccess>),
         approvals: &[String],
         ask: impl FnOnce(&Question<'_>) -> T,
     ) -> Option<T> {
@@ -259,6 +290,7 @@ impl SimulatedRequest {
             kind: self.kind.or_else(|| upstream.filter(|_| exchange)?.kinds.first().copied()),
             scopes: &scopes,
             binding: self.binding.as_deref(),
+            access,
         };
         let now = self.now;
         let (chain, callers, tools) = (texts(&self.act_chain), texts(&self.task.callers), texts(&self.task.tools));

@@ -193,6 +193,7 @@ fn authority(config: &Config, system: &System, connectors: ConnectorSettings) ->
         verdicts: Arc::new(VerdictCache::new(config.limits.verdict_cache_bytes)),
         issuer: config.server.issuer.clone(),
         serves: Some(config.server.environments.clone()),
+        access: Arc::new(connectors.remotes.clone()),
         longest_ms: config.limits.credential_ttl_ms.into(),
         longest_task_ms: config.limits.task_ttl_ms.into(),
     };

@@ -3,6 +3,7 @@
 use crate::kit::{Case, compile, id};
 use mayfly::policy::action::{Action, OperatorAction, WorkloadAction};
 use mayfly::policy::{PolicySet, VerdictCache, attributes, verdict_cache};
+use mayfly::upstream::access::{AccessLevel, GrantedAccess};
 use mayfly::upstream::registry::{BlastRadius, Kind, Privilege, RegisteredScope};
 
 const EXCHANGE: Action = Action::Work(WorkloadAction::Exchange);
@@ -22,6 +23,10 @@ struct Line {
 
 fn line(path: &'static str, when: &'static str, change: Change) -> Line {
     Line { path, action: EXCHANGE, when, change, also: &[] }
+}
+
+fn access<T>(case: &mut Case, change: impl FnOnce(&mut GrantedAccess) -> T) {
+    let _ = change(case.access.as_mut().expect("a case has it"));
 }
 
 fn lines() -> Vec<Line> {
@@ -60,6 +65,50 @@ fn lines() -> Vec<Line> {
         line("context.arguments_digest", "context has arguments_digest", |c| c.digest = Some("x")),
         line("context.kind", "!(context has kind)", |c| c.kind = None),
         line("context.scopes", "context.scopes.containsAny([\"list\", \"x\"])", |c| c.scopes = vec!["list", "read"]),
+        line("context.access.read_only", "context has access && context.access.read_only", |c| access(c, |a| a.levels.clear())),
+        line("context.access.levels", "context has access && context.access.levels.contains(\"manage\")", |c| {
+            access(c, |a| a.levels.insert(AccessLevel::Manage));
+        }),
+        line("context.access.host", "context has access.host && context.access.host like \"*.prod:*\"", |c| {
+            access(c, |a| a.host = Some("db.prod:5432".into()));
+        }),
+        line("context.access.database", "context has access.database && context.access.database == \"x\"", |c| {
+            access(c, |a| a.database = Some("x".into()));
+        }),
+        line("context.access.role_arn", "context has access.role_arn", |c| access(c, |a| a.role_arn = Some("arn:x".into()))),
+        line("context.access.audience", "context has access.audience && context.access.audience == \"x\"", |c| {
+            access(c, |a| a.audience = Some("x".into()));
+        }),
+        line("context.access.resource", "context has access.resource && context.access.resource == \"x\"", |c| {
+            access(c, |a| a.resource = Some("x".into()));
+        }),
+        line("context.access.all_repositories", "context has access && context.access.all_repositories", |c| {
+            access(c, |a| a.all_repositories = true);
+        }),
+        line("context.access.privileges", "context has access && context.access.privileges.contains(\"x\")", |c| {
+            access(c, |a| a.privileges.insert("x".into()));
+        }),
+        line("context.access.objects", "context has access && context.access.objects.contains(\"x\")", |c| {
+            access(c, |a| a.objects.insert("x".into()));
+        }),
+        line("context.access.grants", "context has access && context.access.grants.contains(\"x\")", |c| {
+            access(c, |a| a.grants.insert("x".into()));
+        }),
+        line("context.access.roles", "context has access && context.access.roles.contains(\"x\")", |c| {
+            access(c, |a| a.roles.insert("x".into()));
+        }),
+        line("context.access.repositories", "context has access && context.access.repositories.contains(\"x\")", |c| {
+            access(c, |a| a.repositories.insert("x".into()));
+        }),
+        line("context.access.repository_names", "context has access && context.access.repository_names.contains(\"x\")", |c| {
+            access(c, |a| a.repository_names.insert("x".into()));
+        }),
+        line("context.access.permissions", "context has access && context.access.permissions.contains(\"x\")", |c| {
+            access(c, |a| a.permissions.insert("x".into()));
+        }),
+        line("context.access.upstream_scopes", "context has access && context.access.upstream_scopes.contains(\"x\")", |c| {
+            access(c, |a| a.upstream_scopes.insert("x".into()));
+        }),
         line("context.binding", "context has binding && context.binding != \"\"", |c| c.binding = Some("x")),
         line("context.sensitive", "context.sensitive", |c| c.upstream.scopes[0].sensitive = true),
         line("context.ttl_seconds", "context.ttl_seconds > 300", |c| c.ttl = 301),
@@ -137,6 +186,9 @@ fn lines() -> Vec<Line> {
         if line.path.starts_with("context.job") {
             line.action = Action::SignIn;
             line.also = &["context.job.issuer", "context.job.rule", "context.job.id", "context.job.claims"];
+        }
+        if line.path == "context.access.read_only" {
+            line.also = &["context.access.levels"];
         }
         if line.path.starts_with("context.subject") {
             line.also = &["context.subject.issuer", "context.subject.id", "context.subject.groups"];

@@ -6,6 +6,7 @@ use mayfly::policy::PolicySet;
 use mayfly::policy::policy_tests::{self, ExpectedOutcome};
 use mayfly::policy::simulation::SimulationOutcome;
 use mayfly::seq::Millis;
+use mayfly::upstream::access::NoConnectors;
 use mayfly::upstream::registry::Upstream;
 
 const BASE: &str = r#"
@@ -76,7 +77,7 @@ fn outcomes(cedar: &str, tests: &str) -> Vec<(SimulationOutcome, Option<String>)
     let (set, upstream) = (compile(cedar), upstream(&Case::new(mayfly::policy::Action::ALL[0])));
     let outcome = |test: &policy_tests::PolicyTest| {
         let about = test.upstream.as_ref().map(|_| &upstream);
-        let outcome = test.situation.outcome(&set, "dev", about);
+        let outcome = test.situation.outcome(&set, "dev", about, &NoConnectors);
         let fails = test.fails(&outcome);
         (outcome, fails)
     };
@@ -215,11 +216,11 @@ fn a_test_expects_an_approval_where_one_of_those_named_would_do() {
     let tests = policy_tests::parse(&SourceFile::new("tests.toml", text), Millis(0)).unwrap();
     let set = compile(policy);
     let nobody = Upstream { approvers: Vec::new(), ..upstream(&case) };
-    let outcome = tests[0].situation.outcome(&set, "dev", Some(&nobody));
+    let outcome = tests[0].situation.outcome(&set, "dev", Some(&nobody), &NoConnectors);
     assert_eq!(outcome, SimulationOutcome::Deny(vec!["ask".into()]), "nobody could give it");
     let id = crate::kit::id("spiffe://td/agent/b");
     let some = Upstream { approvers: vec![mayfly::upstream::registry::Approver::SpiffeId(id)], ..upstream(&case) };
-    let outcome = tests[0].situation.outcome(&set, "dev", Some(&some));
+    let outcome = tests[0].situation.outcome(&set, "dev", Some(&some), &NoConnectors);
     assert_eq!(outcome, SimulationOutcome::Approval(vec!["spiffe://td/agent/b".into()]));
     assert_eq!((tests[0].fails(&outcome), outcome.meets()), (None, Some(ExpectedOutcome::Approval)));
 }
@@ -243,7 +244,7 @@ fn a_test_expects_an_approval_of_a_task_too() {
             "[[test]]\nname = 'a'\ncaller = 'spiffe://td/agent/a'\nupstream = 'billing'\naction = '{action}'\nbreak_glass = {glass}\nexpect = '{expect}'\n"
         );
         let tests = policy_tests::parse(&SourceFile::new("tests.toml", &text), Millis(0)).unwrap();
-        let outcome = tests[0].situation.outcome(&compile(policy), "dev", Some(&upstream));
+        let outcome = tests[0].situation.outcome(&compile(policy), "dev", Some(&upstream), &NoConnectors);
         assert_eq!(tests[0].fails(&outcome), None, "{action}: {outcome:?}");
     }
 }

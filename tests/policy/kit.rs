@@ -8,6 +8,7 @@ use mayfly::policy::question::{
 };
 use mayfly::policy::{Action, IntrospectionContext, OperatorContext, PolicySet, PolicyVerdict, Question, WorkloadContext};
 use mayfly::seq::Millis;
+use mayfly::upstream::access::{AccessLevel, GrantedAccess};
 use mayfly::upstream::registry::{Kind, Upstream};
 use mayfly_bench::sample;
 
@@ -26,6 +27,7 @@ pub struct Case {
     pub kind: Option<Kind>,
     pub scopes: Texts,
     pub binding: Option<&'static str>,
+    pub access: Option<GrantedAccess>,
     pub ttl: i64,
     pub renewal: bool,
     pub break_glass: bool,
@@ -47,6 +49,20 @@ pub struct Case {
     pub now: u64,
 }
 
+/// What a credential of a database that can read and write gives.
+pub fn access() -> GrantedAccess {
+    let set = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+    GrantedAccess {
+        levels: [AccessLevel::Read, AccessLevel::Write].into(),
+        host: Some("db.example.org:5432".into()),
+        database: Some("orders".into()),
+        privileges: set(&["SELECT", "INSERT"]),
+        objects: set(&["tables public.orders"]),
+        grants: set(&["SELECT on tables public.orders", "INSERT on tables public.orders"]),
+        ..GrantedAccess::default()
+    }
+}
+
 pub fn id(text: &str) -> SpiffeId {
     SpiffeId::parse(text).unwrap_or_else(|e| panic!("{text}: {e}"))
 }
@@ -65,6 +81,7 @@ impl Case {
             kind: Some(Kind::Jwt),
             scopes: vec!["read"],
             binding: None,
+            access: Some(access()),
             ttl: 300,
             renewal: false,
             break_glass: false,
@@ -150,6 +167,7 @@ impl Case {
             kind: self.kind,
             scopes: &self.scopes,
             binding: self.binding,
+            access: self.access.as_ref(),
         }
     }
 

@@ -1,8 +1,11 @@
 //! Random policy sets and random sequences of requests. Cached verdicts, and verdicts of Cedar over a slice of the policies, equal those
 //! over all policies and all attributes.
 
-use crate::kit::{Case, compile, id};
+use std::collections::BTreeSet;
+
+use crate::kit::{Case, access, compile, id};
 use mayfly::policy::{Action, VerdictCache, WorkloadAction};
+use mayfly::upstream::access::{AccessLevel, GrantedAccess};
 use mayfly::upstream::registry::Kind;
 use proptest::prelude::*;
 
@@ -55,6 +58,17 @@ fn atom() -> impl Strategy<Value = String> {
         "(if context.sensitive then context.task else context.task).heartbeat",
         "[context.purpose, context.task.owner].contains(\"x\")",
         "context.task.tools == context.scopes",
+        "context has access",
+        "(context has access && context.access.read_only)",
+        "(context has access && [\"read\"].containsAll(context.access.levels))",
+        "context has access.database",
+        "(context has access.database && context.access.database like \"x*\")",
+        "(context has access && context.access.grants.contains(\"x\"))",
+        "(context has access && context.access.privileges == context.scopes)",
+        "(context has access && context.access.permissions.containsAny([\"x\", \"y\"]))",
+        "(context has access && {a: context.access}.a.all_repositories)",
+        "(context has access && context.access == context.access)",
+        "(context has access.role_arn && context.access.role_arn == context.purpose)",
         "context.counts.issued_in_task > 0",
         "context.approvals.count == 0",
         "context.now < datetime(\"2027-01-15T08:00:00Z\")",
@@ -127,6 +141,17 @@ fn policies() -> impl Strategy<Value = String> {
     (base, prop::collection::vec(policy, 1..6)).prop_map(|(base, list)| format!("{base}{}", list.concat()))
 }
 
+/// Changes the access of a case that has one.
+fn changed(case: &mut Case, change: impl FnOnce(&mut GrantedAccess)) {
+    if let Some(access) = &mut case.access {
+        change(access);
+    }
+}
+
+fn texts(texts: &[&str]) -> BTreeSet<String> {
+    texts.iter().map(|text| (*text).to_owned()).collect()
+}
+
 /// Changes that set a value to one of three, 0 to 2, for each part of a request.
 const CHANGES: &[fn(&mut Case, usize)] = &[
     |c, v| c.caller = [id("spiffe://td/agent/a"), id("spiffe://td/agent/b"), id("spiffe://other/x")][v].clone(),
@@ -142,6 +167,14 @@ const CHANGES: &[fn(&mut Case, usize)] = &[
     |c, v| c.digest = [None, Some("x"), Some("y")][v],
     |c, v| c.kind = [None, Some(Kind::Jwt), Some(Kind::Ssh)][v],
     |c, v| c.scopes = [vec![], vec!["read"], vec!["list", "read"]][v].clone(),
+    |c, v| c.access = [None, Some(access()), Some(GrantedAccess::default())][v].clone(),
+    |c, v| changed(c, |a| a.levels = [vec![], vec![AccessLevel::Read], vec![AccessLevel::Write]][v].iter().copied().collect()),
+    |c, v| changed(c, |a| a.database = [None, Some("xy"), Some("y")][v].map(str::to_owned)),
+    |c, v| changed(c, |a| a.grants = texts([&[][..], &["x"], &["x", "y"]][v])),
+    |c, v| changed(c, |a| a.privileges = texts([&[][..], &["read"], &["list", "read"]][v])),
+    |c, v| changed(c, |a| a.permissions = texts([&[][..], &["y"], &["z"]][v])),
+    |c, v| changed(c, |a| a.role_arn = [None, Some("x"), Some("p")][v].map(str::to_owned)),
+    |c, v| changed(c, |a| a.all_repositories = v == 1),
     |c, v| c.binding = [None, Some("x"), Some("y")][v],
     |c, v| c.ttl = [0, 2, 900][v],
     |c, v| c.renewal = v == 1,

@@ -34,7 +34,19 @@ pub fn all() -> Vec<(String, Record)> {
     .chain(readings())
     .chain(leases())
     .chain(secrets())
+    .chain(access())
     .collect()
+}
+
+/// An issuance with the access that it gives at its upstream, and a refusal of a request for a part of what its scopes give.
+fn access() -> impl Iterator<Item = (String, Record)> {
+    let access = vec![text("can do: read, write"), text("database orders"), text("may INSERT on tables public.orders")];
+    let issued = CredentialIssued { credential: id(0xc6), access, ..CredentialIssued::default() };
+    let details = text(r#"[{"type":"postgres","grants":["SELECT on tables public.orders"]}]"#);
+    let wanted = Some(Box::new(RefusedExchange { details, ..RefusedExchange::default() }));
+    let refused = RequestsRefused { wanted, ..RequestsRefused::default() };
+    let events = [("20-issued-access", Event::Issued(issued.into())), ("24-refused-details", Event::Refused(refused))];
+    events.into_iter().map(|(name, event)| (format!("v16/{name}"), Record::new(Author::SpiffeId(agent()), event)))
 }
 
 /// Static secrets.

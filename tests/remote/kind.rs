@@ -9,6 +9,7 @@ use mayfly::credential::connector::{
 };
 use mayfly::credential::{CredentialKind, CredentialMaterial, IssuedToken};
 use mayfly::seq::Millis;
+use mayfly::upstream::access::{AccessError, AccessLevel, AccessQuery, GrantedAccess};
 use mayfly::upstream::lease::{ConnectorSettings, LeaseConcurrency, LeaseTiming};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
@@ -75,6 +76,10 @@ impl Accounts {
 impl UpstreamConnector for Accounts {
     fn kind(&self) -> CredentialKind {
         self.kind
+    }
+
+    fn describe(&self, _: &AccessQuery<'_>) -> Result<GrantedAccess, AccessError> {
+        Ok(GrantedAccess { levels: [AccessLevel::Unknown].into(), ..GrantedAccess::default() })
     }
 
     fn name(&self, order: &MintOrder<'_>) -> Result<UpstreamHandle, MakeError> {

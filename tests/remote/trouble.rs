@@ -17,6 +17,7 @@ use mayfly::revocation::Target;
 use mayfly::seq::Millis;
 use mayfly::store::memory::MemoryStore;
 use mayfly::store::{Store, StoreError, StoreId};
+use mayfly::upstream::access::{AccessError, AccessLevel, AccessQuery, GrantedAccess};
 use mayfly::upstream::lease::{ConnectorSettings, LeaseConcurrency, LeaseStatus};
 use mayfly::upstream::registry::Kind;
 
@@ -32,6 +33,10 @@ struct Stuck;
 impl UpstreamConnector for Stuck {
     fn kind(&self) -> Number {
         Number::Postgres
+    }
+
+    fn describe(&self, _: &AccessQuery<'_>) -> Result<GrantedAccess, AccessError> {
+        Ok(GrantedAccess { levels: [AccessLevel::Unknown].into(), ..GrantedAccess::default() })
     }
 
     fn name(&self, order: &MintOrder<'_>) -> Result<UpstreamHandle, MakeError> {

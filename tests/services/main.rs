@@ -3,6 +3,7 @@
 #[path = "../kit/mod.rs"]
 mod kit;
 
+mod access;
 mod alone;
 mod approval;
 mod audit;

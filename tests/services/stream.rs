@@ -178,7 +178,10 @@ fn what_is_wrong_is_answered_by_its_name_or_ends_the_stream() {
         Answer::Problem(problem) => format!("{}: {}", problem.reason, problem.message),
         Answer::Issued(_) => panic!("{id} is issued"),
     };
-    assert_eq!(said("odd"), "INVALID_FIELD: authorization_details: this version does not serve it; leave it out");
+    assert_eq!(
+        said("odd"),
+        "INVALID_FIELD: authorization_details: must be a JSON array with one object: a credential has one kind"
+    );
     assert_eq!(said("long"), "INVALID_FIELD: tool: 257 bytes, at most 256");
     let ends = [
         (good(""), "exchange.request_id"),

@@ -56,7 +56,11 @@ impl ApprovalApi {
         });
         let sees = |(asked, _): &(Arc<ApprovalRequested>, pb::Approval)| self.0.sees(actor, asked) != ApprovalVisibility::Nothing;
         let (found, next_page_token) = page.newest(all.await?.into_iter(), sees);
-        Ok(pb::ListApprovalsResponse { approvals: found.into_iter().map(|(_, shown)| shown).collect(), next_page_token })
+        let approvals = found.into_iter().map(|(asked, mut shown)| {
+            shown.access = self.0.approval_access(&asked);
+            shown
+        });
+        Ok(pb::ListApprovalsResponse { approvals: approvals.collect(), next_page_token })
     }
 
     async fn get(&self, actor: &Actor, id: ApprovalId) -> Result<pb::Approval, Error> {
@@ -76,6 +80,7 @@ impl ApprovalApi {
             }
             ApprovalVisibility::Whole => {}
         }
+        shown.access = self.0.approval_access(&asked);
         if waits {
             shown.change = wire::change_to_pb(&asked, now)?;
         }
@@ -178,7 +183,7 @@ impl Watch {
             let approval = s.approvals.get(&id).filter(|a| fits(s, a))?;
             Some((approval.asked.clone(), wire::approval_to_pb(s, id, approval, now)))
         });
-        let (asked, shown) = match found.await {
+        let (asked, mut shown) = match found.await {
             Ok(Some(found)) => found,
             Ok(None) => return true,
             Err(no) => {
@@ -186,6 +191,7 @@ impl Watch {
                 return false;
             }
         };
+        shown.access = self.authority.approval_access(&asked);
         let of = self.upstream.as_ref().is_none_or(|u| about(&asked, u));
         if !of || self.authority.sees(&self.actor, &asked) == ApprovalVisibility::Nothing {
             return true;

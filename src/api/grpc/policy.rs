@@ -172,7 +172,9 @@ impl PolicyApi {
                 Some(compiled.upstream(name).ok_or_else(|| request_checks::not_found(format!("there is no upstream {name}")))?)
             }
         };
-        let outcome = situation.outcome(&set, &environment, upstream.map(|u| &*u.upstream));
+        let connectors = &*self.0.decider.access;
+        let outcome = situation.outcome(&set, &environment, upstream.map(|u| &*u.upstream), connectors);
+        let access = upstream.and_then(|u| situation.access(&u.upstream, connectors).ok().flatten());
         let (said, approvers) = match &outcome {
             SimulationOutcome::Permit(_) => (pb::PolicyOutcome::Permit, Vec::new()),
             SimulationOutcome::Deny(_) => (pb::PolicyOutcome::Deny, Vec::new()),
@@ -192,6 +194,7 @@ impl PolicyApi {
             reads: reads.paths().map(written).collect(),
             cacheable: reads.cacheable(),
             version: version.unwrap_or(0),
+            access: access.map_or_else(Vec::new, |access| access.words()),
         })
     }
 

@@ -33,7 +33,7 @@ pub fn approval_state(state: &State, approval: &Approval, now: Millis) -> pb::Ap
     }
 }
 
-/// An approval at a moment, without the arguments.
+/// An approval at a moment, without the arguments and without the access, which the registry tells.
 pub fn approval_to_pb(state: &State, id: ApprovalId, approval: &Approval, now: Millis) -> pb::Approval {
     let asked = &approval.asked;
     let task = TaskId::from_slice(&asked.task);
@@ -84,6 +84,7 @@ pub fn approval_to_pb(state: &State, id: ApprovalId, approval: &Approval, now: M
         },
         asked_because: stripped(&asked.reason),
         task: asked.terms.as_deref().map(task_asked),
+        access: Vec::new(),
     }
 }
 

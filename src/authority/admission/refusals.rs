@@ -178,6 +178,7 @@ fn wanted(denied: &DeniedExchange) -> RefusedExchange {
         binding: denied.binding.clone(),
         subject: subject.map(|s| identity(&s.subject)),
         actors: subject.map_or_else(Vec::new, |s| s.actors.iter().map(identity).collect()),
+        details: denied.authorization_details.clone(),
         subject_claims: subject.map(|s| SubjectClaims { groups: s.groups.clone(), scopes: s.scopes.clone() }),
     }
 }

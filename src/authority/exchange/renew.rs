@@ -58,6 +58,7 @@ impl Authority {
             digest,
             key,
             binding: None,
+            details: (!old.details.is_empty()).then(|| old.details.as_str().into()),
             replaces: None,
             behalf: None,
             asking: None,

@@ -20,7 +20,8 @@ use mayfly_base::trace::{self, CallTrace};
 use mayfly_identity::caller::{Caller, Operator};
 use mayfly_ledger::record::{ApprovalDecided, ApprovalKind, ApprovalRequested, Author, Event, Principal, Record};
 use mayfly_ledger::state::State;
-use mayfly_ledger::upstream::registry::Kind;
+use mayfly_ledger::upstream::access::{AccessQuery, GrantedAccess};
+use mayfly_ledger::upstream::registry::{Kind, Upstream};
 use mayfly_ledger::{ProposalKind, View};
 use mayfly_policy::action::Action;
 use mayfly_policy::exchange_request::ExchangeRequest;
@@ -231,6 +232,7 @@ impl Authority {
         let policy = compiled.policy(&asked.environment).ok_or_else(gone)?;
         let (mut digest, behind) = ([0; 43], CallerPerson::of(caller));
         let arguments = <&[u8; 32]>::try_from(&asked.arguments[..]).ok();
+        let access = self.access_asked(asked, &registered.upstream, scopes)?;
         let scopes: Vec<&str> = scopes.iter().map(String::as_str).collect();
         let decide = ApprovalContext {
             environment: &asked.environment,
@@ -242,6 +244,7 @@ impl Authority {
                 kind: u8::try_from(asked.kind).ok().and_then(Kind::from_tag),
                 scopes: &scopes,
                 binding: (!asked.binding.is_empty()).then_some(&*asked.binding),
+                access: access.as_ref(),
             },
             person: behind.facts(),
             now: self.system.wall(),
@@ -264,6 +267,55 @@ impl Authority {
                         .way_out(way_out.unwrap_or_else(|| "the owner of the policy set decides who may approve".to_owned())),
                 ))
             }
+        }
+    }
+
+    /// The access that an approval lets somebody have at an upstream: of its credential, or of all that the credentials of its task can have.
+    fn access_asked(
+        &self,
+        asked: &ApprovalRequested,
+        upstream: &Upstream,
+        scopes: &[String],
+    ) -> Result<Option<GrantedAccess>, Error> {
+        match (asked.of(), u8::try_from(asked.kind).ok().and_then(Kind::from_tag)) {
+            (ApprovalKind::Exchange | ApprovalKind::Action, Some(kind)) if asked.upstream == upstream.name => {
+                let query = AccessQuery { upstream, kind, scopes, details: &asked.details };
+                Ok(self.decider.access_of(&query)?.map(|access| *access))
+            }
+            _ => {
+                let allowance = asked.terms.as_ref().and_then(|terms| terms.allowance.as_ref());
+                self.decider.access_in_task(upstream, allowance.map_or(&[][..], |a| &a.kinds), scopes)
+            }
+        }
+    }
+
+    /// The access that an approval lets somebody have, in words. Nothing of an upstream whose registration is not the one of the request any
+    /// more: then the approval is void.
+    pub fn approval_access(&self, asked: &ApprovalRequested) -> Vec<String> {
+        let compiled = self.catalog.now();
+        let of = |name: &str, scopes: &[String]| {
+            let registered = compiled.upstream(name)?;
+            let access = self.access_asked(asked, &registered.upstream, scopes).ok().flatten();
+            Some(access?.words())
+        };
+        let is_current = |name: &str, version: u64| compiled.upstream(name).is_some_and(|r| r.version == version);
+        match asked.of() {
+            ApprovalKind::Exchange | ApprovalKind::Action => match is_current(&asked.upstream, asked.upstream_version) {
+                true => of(&asked.upstream, &asked.scopes).unwrap_or_default(),
+                false => Vec::new(),
+            },
+            ApprovalKind::Task | ApprovalKind::Extension => {
+                let Some(terms) = &asked.terms else { return Vec::new() };
+                let allowed = terms.allowance.iter().flat_map(|allowance| &allowance.upstreams);
+                let unchanged =
+                    |name: &str| terms.registrations.iter().all(|r| r.upstream != name || is_current(name, r.version));
+                let words = allowed.filter(|u| unchanged(&u.name)).flat_map(|u| {
+                    let words = of(&u.name, &u.scopes).unwrap_or_default();
+                    words.into_iter().map(|line| format!("{}: {line}", u.name))
+                });
+                words.take(limits::APPROVAL_ACCESS_LINES).collect()
+            }
+            ApprovalKind::Unspecified | ApprovalKind::Change | ApprovalKind::Call => Vec::new(),
         }
     }
 

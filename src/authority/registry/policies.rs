@@ -275,12 +275,13 @@ impl Authority {
     }
 
     fn look_of_policy(&self, environment: &str, old: Option<Arc<PolicySet>>, new: Arc<PolicySet>) -> ExcessSearch {
-        let (compiled, verdicts) = (self.catalog.now(), self.decider.verdicts.clone());
+        let (compiled, verdicts, access) = (self.catalog.now(), self.decider.verdicts.clone(), self.decider.access.clone());
         let records = reads_records(&new) || old.as_ref().is_some_and(|old| reads_records(old));
         let anew = PolicyComparison::new(old, new);
         let judge: ExcessJudge = Arc::new(move |held, now| {
             let Some(registered) = compiled.upstream(&held.upstream) else { return ExcessVerdict::Goes };
-            if anew.refuses(&verdicts, &registered.upstream, held, now) { ExcessVerdict::Goes } else { ExcessVerdict::Stays }
+            let goes = anew.refuses((&verdicts, &*access), &registered.upstream, held, now);
+            if goes { ExcessVerdict::Goes } else { ExcessVerdict::Stays }
         });
         ExcessSearch { among: NarrowedKind::Policy, name: environment.into(), since: Seq::ZERO, records, judge }
     }

@@ -221,15 +221,15 @@ impl Authority {
     /// credential that policy refuses under the old registration too, as far as that is known, is not attributed to the change.
     fn look_of(&self, old: Option<Upstream>, new: Upstream) -> ExcessSearch {
         let set = self.catalog.now().policy(&new.environment).map(|p| p.set.clone());
-        let verdicts = self.decider.verdicts.clone();
+        let (verdicts, access) = (self.decider.verdicts.clone(), self.decider.access.clone());
         let records = set.as_ref().is_some_and(|set| reads_records(set));
         let name = new.name.as_str().into();
         let judge: ExcessJudge = Arc::new(move |held, now| {
             if held.scopes.iter().any(|scope| new.scope(scope).is_none()) {
                 return ExcessVerdict::Covered;
             }
-            let permits =
-                |upstream: &Upstream| set.as_ref().is_some_and(|set| still_permits(&verdicts, set, upstream, held, now));
+            let by = (&*verdicts, &*access);
+            let permits = |upstream: &Upstream| set.as_ref().is_some_and(|set| still_permits(by, set, upstream, held, now));
             let stays = held.within(&new, now) && (permits(&new) || old.as_ref().is_some_and(|old| !permits(old)));
             if stays { ExcessVerdict::Stays } else { ExcessVerdict::Goes }
         });

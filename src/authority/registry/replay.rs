@@ -21,6 +21,7 @@ use mayfly_ledger::record::{
     TaskOpened, main_objects,
 };
 use mayfly_ledger::state::TaskSpec as TaskTerms;
+use mayfly_ledger::upstream::access::DescribeAccess;
 use mayfly_ledger::upstream::registry::{Kind, Upstream};
 use mayfly_policy::PolicySet;
 use mayfly_policy::action::{Action, WorkloadAction};
@@ -170,6 +171,7 @@ impl RecordedHistory {
             kind: u8::try_from(e.kind).ok().and_then(Kind::from_tag),
             scopes: e.scopes.clone(),
             binding: (!e.binding.is_empty()).then(|| e.binding.clone()),
+            details: e.details.clone(),
             ttl_seconds: seconds(e.expires_at.saturating_sub(e.issued_at)),
             renewal: !e.renews.is_empty(),
             break_glass: e.break_glass,
@@ -192,6 +194,7 @@ impl RecordedHistory {
             kind: u8::try_from(wanted.kind).ok().and_then(Kind::from_tag),
             scopes: wanted.scopes.clone(),
             binding: (!wanted.binding.is_empty()).then(|| wanted.binding.clone()),
+            details: wanted.details.clone(),
             ttl_seconds: seconds(wanted.ttl),
             renewal: wanted.renewal,
             break_glass: e.break_glass,
@@ -302,17 +305,23 @@ impl Authority {
             oldest: None,
             full: None,
         };
+        let access = self.decider.access.clone();
         self.question(move |look| {
             let mut gathered = gathered;
             let reached = look.back(limits::LOOK_BACK_BYTES, |past| gathered.take(&past))?;
             gathered.complete(look)?;
-            decide(gathered, reached, &new, look)
+            decide(gathered, reached, &new, (look, &*access))
         })
         .await
     }
 }
 
-fn decide(gathered: RecordedHistory, reached: ScanEnd, new: &PolicySet, look: &HistoryQuery) -> Result<PolicyReplay, Error> {
+fn decide(
+    gathered: RecordedHistory,
+    reached: ScanEnd,
+    new: &PolicySet,
+    (look, access): (&HistoryQuery, &dyn DescribeAccess),
+) -> Result<PolicyReplay, Error> {
     let RecordedHistory { environment, decisions, mut tasks, upstreams, policies, oldest, full, .. } = gathered;
     let compiled = |text: Option<String>| text.and_then(|text| PolicySet::from_text(&text).ok()).map(Arc::new);
     let policies: BTreeMap<u64, Option<Arc<PolicySet>>> = policies.into_iter().map(|(n, text)| (n, compiled(text))).collect();
@@ -329,7 +338,7 @@ fn decide(gathered: RecordedHistory, reached: ScanEnd, new: &PolicySet, look: &H
         if let Some(known) = task.and_then(|id| tasks.get_mut(&id)) {
             situation.task = known.clone().unwrap_or_default();
         }
-        let permits = |set: &PolicySet| situation.outcome(set, &environment, Some(registered));
+        let permits = |set: &PolicySet| situation.outcome(set, &environment, Some(registered), access);
         if matches!(permits(then), SimulationOutcome::Permit(_)) != permitted {
             replay.undetermined += 1;
             continue;

@@ -60,6 +60,16 @@ pub const POSTGRES_DATABASES: usize = 16;
 /// administrator is faster than three of them in a row only by chance.
 pub const POSTGRES_TRIES: u32 = 3;
 
+/// Lines by which the access of a credential is described to approvers and in records: as many as a person reads, and a record of a few KB at
+/// the most.
+pub const ACCESS_LINES: usize = 64;
+/// Lines by which the access of all credentials of a task is described to its approvers: four upstreams with as many as one credential may
+/// have.
+pub const APPROVAL_ACCESS_LINES: usize = 4 * ACCESS_LINES;
+
+/// Rights that an error names where authorization details ask for another one: as many as fit into an error that is read.
+pub const DETAILS_NAMED: usize = 16;
+
 /// Entries of `grants` in a registration of GitHub.
 pub const GITHUB_GRANTS: usize = 64;
 /// Repositories of one token. GitHub takes 500, and describes each in its answer with some 7 KB (`GITHUB_MINT_ANSWER_BYTES`).

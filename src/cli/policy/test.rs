@@ -14,6 +14,8 @@ use mayfly_api::wire::upstream_from_pb;
 use mayfly_base::document::SourceFile;
 use mayfly_base::limits;
 use mayfly_config::policy_files;
+use mayfly_credential::connector::UpstreamConnectors;
+use mayfly_credential::connectors::built_in;
 use mayfly_ledger::upstream::registry::{Registry, Upstream};
 use mayfly_policy::PolicySet;
 use mayfly_policy::policy_tests::{self, PolicyTest};
@@ -52,9 +54,11 @@ pub async fn run(args: TestPolicyArgs, run: &CommandContext) -> Result<Exit, Cli
         (None, Some(server)) => registered(server).await?,
         (None, None) => Registry::default(),
     };
+    // The connectors describe what a registration grants; nothing is connected to.
+    let connectors = built_in(None, &run.system);
     let mut rows = Vec::with_capacity(tests.len());
     for test in &tests {
-        let outcome = outcome(test, &set, &upstreams, args.environment.as_deref())
+        let outcome = outcome(test, &set, (&upstreams, &connectors), args.environment.as_deref())
             .map_err(|what| CliError::Usage(format!("{}:{}: test {:?}: {what}", source.file, test.line, test.name)))?;
         rows.push(PolicyTestView::of(test, &outcome));
     }
@@ -67,7 +71,7 @@ pub async fn run(args: TestPolicyArgs, run: &CommandContext) -> Result<Exit, Cli
 fn outcome(
     test: &PolicyTest,
     set: &PolicySet,
-    upstreams: &Registry,
+    (upstreams, connectors): (&Registry, &UpstreamConnectors),
     environment: Option<&str>,
 ) -> Result<SimulationOutcome, String> {
     let upstream = match &test.upstream {
@@ -77,7 +81,7 @@ fn outcome(
     let of_upstream = upstream.map(|u| u.environment.as_str());
     let environment = test.environment.as_deref().or(of_upstream).or(environment);
     let environment = environment.ok_or("name its environment: environment = \"...\"")?;
-    Ok(test.situation.outcome(set, environment, upstream.map(|u| &**u)))
+    Ok(test.situation.outcome(set, environment, upstream.map(|u| &**u), connectors))
 }
 
 /// Fetches the set in effect. Local files, if any are given, replace its policies, and its roles if they hold any.

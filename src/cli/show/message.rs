@@ -35,7 +35,7 @@ const SHAPES: &[(&str, &str)] = &[
     ("AddLockResponse", "seq hits *"),
     (
         "Approval",
-        "approval_id state of caller subject upstream environment scopes kind tool purpose arguments_json arguments_sha256 ttl_ms task_path \
+        "approval_id state of caller subject upstream environment scopes kind access tool purpose arguments_json arguments_sha256 ttl_ms task_path \
          opens_task task approvers asked_at expires_at decided_by decided_at reason governs asked_because request_sha256 seq",
     ),
     (

@@ -10,6 +10,7 @@
 //! and an inline policy of the role denies everything to the sessions that were revoked. A session whose request arrives late has that tag,
 //! too, so it is denied before it exists.
 
+mod access;
 mod deny;
 mod settings;
 pub mod sigv4;
@@ -40,6 +41,7 @@ use crate::keyring::AssertionKeys;
 use crate::{CredentialKind, CredentialMaterial};
 use mayfly_base::limits;
 use mayfly_ledger::record::CredentialIssued;
+use mayfly_ledger::upstream::access::{AccessError, AccessQuery, GrantedAccess};
 use mayfly_ledger::upstream::registry::Kind;
 use mayfly_ledger::upstream::settings::{KindSettings, SettingsReader};
 use mayfly_verify::seq::Millis;
@@ -297,6 +299,10 @@ impl AwsConnector {
 impl UpstreamConnector for AwsConnector {
     fn kind(&self) -> CredentialKind {
         CredentialKind::Aws
+    }
+
+    fn describe(&self, query: &AccessQuery<'_>) -> Result<GrantedAccess, AccessError> {
+        access::describe(query)
     }
 
     fn name(&self, order: &MintOrder<'_>) -> Result<UpstreamHandle, MakeError> {

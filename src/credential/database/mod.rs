@@ -1,7 +1,9 @@
 //! What the connectors of databases share: the place of a target, mayfly's own password, the name and the answer of a login.
 //!
 //! - [`problem`]: an error of a database, with what would mend it. [`settings`]: the keys that the sections of several kinds have.
+//!   [`access`]: the grants of scopes, and the access that they give.
 
+pub mod access;
 pub mod problem;
 pub mod settings;
 

@@ -50,8 +50,7 @@ pub async fn exchange(
     scopes: &[String],
 ) -> Result<ExchangedToken, MakeError> {
     let assertion = Zeroizing::new(assertion);
-    let granted = with.scopes.iter().filter(|s| scopes.contains(&s.scope)).flat_map(|s| s.vendor.iter().map(String::as_str));
-    let scope = granted.collect::<Vec<_>>().join(" ");
+    let scope = with.sent(scopes).collect::<Vec<_>>().join(" ");
     let mut fields: Vec<(&str, &str, bool)> = match with.grant {
         ExchangeGrant::TokenExchange => vec![
             ("grant_type", TOKEN_EXCHANGE, false),

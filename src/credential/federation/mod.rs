@@ -8,6 +8,7 @@
 //! Nothing at a vendor takes an assertion back, and no vendor of the list revokes the token that it gave for one. So a lease of this kind
 //! ends by its time: undoing does nothing, and nothing is gone before. The registration consents to that, answers say it, and lives are short.
 
+mod access;
 mod exchange;
 mod published;
 pub mod settings;
@@ -29,6 +30,7 @@ use crate::connectors::ConnectorEntry;
 use crate::keyring::{AssertionKeys, LoadedKey};
 use crate::{CredentialKind, CredentialMaterial, IssuedToken};
 use mayfly_base::limits;
+use mayfly_ledger::upstream::access::{AccessError, AccessQuery, GrantedAccess};
 use mayfly_ledger::upstream::registry::Kind;
 use mayfly_ledger::upstream::settings::{KindSettings, SettingsReader};
 use mayfly_verify::seq::Millis;
@@ -194,6 +196,10 @@ impl FederationConnector {
 impl UpstreamConnector for FederationConnector {
     fn kind(&self) -> CredentialKind {
         CredentialKind::Federation
+    }
+
+    fn describe(&self, query: &AccessQuery<'_>) -> Result<GrantedAccess, AccessError> {
+        access::describe(query)
     }
 
     fn name(&self, order: &MintOrder<'_>) -> Result<UpstreamHandle, MakeError> {

@@ -119,6 +119,11 @@ const GRANTS: &[(&str, ExchangeGrant)] = &[
 ];
 
 impl TokenExchange {
+    /// The vendor's scopes for scopes of the registration: those that are asked for, and those that policy sees.
+    pub fn sent(&self, scopes: &[String]) -> impl Iterator<Item = &str> {
+        self.scopes.iter().filter(|s| scopes.contains(&s.scope)).flat_map(|s| s.vendor.iter().map(String::as_str))
+    }
+
     /// The life of an assertion that mayfly itself exchanges, milliseconds: for the call, and for the clocks of both sides.
     pub const fn assertion_life_ms(&self) -> u64 {
         5 * 60 * 1000

@@ -207,7 +207,7 @@ impl GithubApi {
             ));
         }
         let mut unreached = Vec::new();
-        let named = rights.repositories.iter().flatten();
+        let named = rights.repositories.iter().flatten().filter(|(_, name)| !name.is_empty());
         for (id, name) in named.take(limits::GITHUB_DIAGNOSED) {
             if !self.is_in(settings.installation, name, assertion).await? {
                 unreached.push(format!("{name} (id {id})"));

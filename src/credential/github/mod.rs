@@ -11,6 +11,7 @@
 //!
 //! A repeat of a request gets another token, and the first one is deleted: GitHub shows a token once.
 
+mod access;
 mod api;
 mod assertion;
 mod problem;
@@ -31,6 +32,7 @@ use crate::connectors::ConnectorEntry;
 use crate::lease::UndoSecretKeeper;
 use crate::{CredentialKind, CredentialMaterial, IssuedToken};
 use mayfly_base::limits;
+use mayfly_ledger::upstream::access::{AccessError, AccessQuery, GrantedAccess};
 use mayfly_ledger::upstream::registry::Kind;
 use mayfly_ledger::upstream::settings::SettingsReader;
 use mayfly_verify::seq::Millis;
@@ -116,7 +118,7 @@ impl GithubConnector {
 
     async fn make_token(&self, order: &MintOrder<'_>) -> Result<UpstreamCredential, MakeError> {
         let settings = Self::settings(order)?;
-        let rights = TokenRights::of(&settings.grants, &order.issued.scopes).map_err(refused)?;
+        let rights = settings.rights(&order.issued.scopes, &order.issued.details).map_err(refused)?;
         let keeper = order.keeper.ok_or_else(|| refused("there is no place to seal the token"))?.clone();
         let upstream = order.issued.upstream.as_str();
         let assertion = self.assertion(upstream, order.base_url, &settings.app).await?;
@@ -156,7 +158,7 @@ impl GithubConnector {
 
     async fn list_repositories(&self, order: &MintOrder<'_>, answer: &CredentialMaterial) -> Result<String, MakeError> {
         let CredentialMaterial::Bearer { token, .. } = answer else { return Err(refused("the credential is no token")) };
-        let rights = TokenRights::of(&Self::settings(order)?.grants, &order.issued.scopes).map_err(refused)?;
+        let rights = Self::settings(order)?.rights(&order.issued.scopes, &order.issued.details).map_err(refused)?;
         let mut text = Zeroizing::new(Vec::with_capacity(token.length()));
         token.write(&mut *text);
         let token = std::str::from_utf8(&text).map_err(|_| refused("the token is no text"))?;
@@ -177,10 +179,18 @@ impl UpstreamConnector for GithubConnector {
         CredentialKind::Github
     }
 
+    fn describe(&self, query: &AccessQuery<'_>) -> Result<GrantedAccess, AccessError> {
+        access::describe(query)
+    }
+
+    fn narrows(&self) -> bool {
+        true
+    }
+
     fn name(&self, order: &MintOrder<'_>) -> Result<UpstreamHandle, MakeError> {
         let settings = Self::settings(order)?;
         // Before anything is durable: scopes that one token cannot have.
-        TokenRights::of(&settings.grants, &order.issued.scopes).map_err(refused)?;
+        settings.rights(&order.issued.scopes, &order.issued.details).map_err(refused)?;
         let terms = serde_json::to_string(&GithubTerms { target: order.base_url.to_owned() }).map_err(refused)?;
         let handle = format!("token of installation {} for {}", settings.installation, order.credential);
         Ok(UpstreamHandle { handle, ends_at: ends_at(Millis(order.issued.issued_at)), terms })

@@ -9,7 +9,9 @@ use crate::access::secrets::is_file_name;
 use mayfly_base::document::url::WebUrl;
 use mayfly_base::document::{Field, Section};
 use mayfly_base::limits;
+use mayfly_ledger::upstream::access::{AccessError, narrowing};
 use mayfly_ledger::upstream::file::each;
+use mayfly_ledger::upstream::registry::Kind;
 use mayfly_ledger::upstream::settings::SettingsContext;
 
 /// The section as it is kept.
@@ -77,6 +79,74 @@ pub type Permissions = BTreeMap<String, PermissionLevel>;
 pub struct GithubTerms {
     /// The target of the registration.
     pub target: String,
+}
+
+/// Authorization details: the part of the rights that a request asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RightsNarrowing {
+    /// Repositories by id. Missing: all that the scopes give.
+    #[serde(default)]
+    pub repositories: Option<Vec<u64>>,
+    /// Permissions with their levels. Missing: all that the scopes give.
+    #[serde(default)]
+    pub permissions: Option<BTreeMap<String, PermissionLevel>>,
+}
+
+impl GithubSettings {
+    /// The rights of a token for some scopes, or the part of them that the details ask for: what is asked of GitHub, and what policy sees.
+    pub fn rights(&self, scopes: &[String], details: &str) -> Result<TokenRights, AccessError> {
+        let rights = TokenRights::of(&self.grants, scopes)?;
+        match narrowing::<RightsNarrowing>(Kind::Github, details)? {
+            None => Ok(rights),
+            Some(part) => part.of(rights),
+        }
+    }
+}
+
+impl RightsNarrowing {
+    fn of(self, rights: TokenRights) -> Result<TokenRights, AccessError> {
+        let TokenRights { mut repositories, mut permissions } = rights;
+        if self.repositories.is_none() && self.permissions.is_none() {
+            return Err(AccessError::details("", "asks for nothing: name repositories or permissions, or leave it out"));
+        }
+        if let Some(ids) = self.repositories {
+            if ids.is_empty() || ids.len() > limits::GITHUB_REPOSITORIES {
+                let what = format!("names {} repositories: 1 to {}", ids.len(), limits::GITHUB_REPOSITORIES);
+                return Err(AccessError::details("repositories", what));
+            }
+            let mut part = BTreeMap::new();
+            for (at, id) in ids.into_iter().enumerate() {
+                // Without a list the scopes give every repository of the installation, and GitHub refuses any other.
+                let name = match &repositories {
+                    None => String::new(),
+                    Some(known) => known.get(&id).cloned().ok_or_else(|| {
+                        let known: Vec<String> = known.keys().take(limits::DETAILS_NAMED).map(u64::to_string).collect();
+                        let what = format!("is {id}, which the scopes do not give: they give {}", known.join(", "));
+                        AccessError::details(&format!("repositories[{at}]"), what)
+                    })?,
+                };
+                part.insert(id, name);
+            }
+            repositories = Some(part);
+        }
+        if let Some(asked) = self.permissions {
+            if asked.is_empty() {
+                return Err(AccessError::details("permissions", "is empty: a token without a permission is of no use"));
+            }
+            for (name, level) in &asked {
+                if permissions.get(name).is_none_or(|given| given < level) {
+                    let given =
+                        permissions.iter().take(limits::DETAILS_NAMED).map(|(name, level)| format!("{name}:{}", level.as_str()));
+                    let given = given.collect::<Vec<_>>().join(", ");
+                    let what = format!("is {}, which the scopes do not give: they give {given}", level.as_str());
+                    return Err(AccessError::details(&format!("permissions.{name}"), what));
+                }
+            }
+            permissions = asked;
+        }
+        Ok(TokenRights { repositories, permissions })
+    }
 }
 
 /// What a token may do: the same permissions in each of its repositories.
@@ -346,6 +416,40 @@ mod tests {
             permissions: permissions.iter().map(|p| (*p).to_owned()).collect(),
             repositories: repositories.iter().map(|id| GrantedRepository { id: *id, name: format!("o/r{id}") }).collect(),
             all_repositories: repositories.is_empty(),
+        }
+    }
+
+    #[test]
+    fn details_narrow_a_token_to_repositories_and_permissions_and_never_widen_it() {
+        let settings = GithubSettings {
+            app: "1".to_owned(),
+            installation: 1,
+            grants: vec![entry("some", &[1, 2], &["contents:write", "issues:read"]), entry("all", &[], &["contents:write"])],
+        };
+        let rights = |scope: &str, details: &str| settings.rights(&[scope.to_owned()], details);
+        let part = rights("some", r#"[{"type":"github","repositories":[2],"permissions":{"contents":"read"}}]"#).unwrap();
+        assert_eq!(part.ids(), Some(BTreeSet::from([2])));
+        assert_eq!(part.permissions, BTreeMap::from([("contents".to_owned(), PermissionLevel::Read)]));
+        let part = rights("some", r#"[{"type":"github","repositories":[1]}]"#).unwrap();
+        assert_eq!((part.ids(), part.permissions.len()), (Some(BTreeSet::from([1])), 2));
+        assert_eq!(rights("all", r#"[{"type":"github","repositories":[9]}]"#).unwrap().ids(), Some(BTreeSet::from([9])));
+        assert_eq!(rights("some", "").unwrap(), TokenRights::of(&settings.grants, &["some".to_owned()]).unwrap());
+        for (details, field) in [
+            (r#"{"type":"github","repositories":[1,3]}"#, ".repositories[1]"),
+            (r#"{"type":"github","repositories":[]}"#, ".repositories"),
+            (r#"{"type":"github","permissions":{"contents":"admin"}}"#, ".permissions.contents"),
+            (r#"{"type":"github","permissions":{"issues":"write"}}"#, ".permissions.issues"),
+            (r#"{"type":"github","permissions":{"actions":"read"}}"#, ".permissions.actions"),
+            (r#"{"type":"github","permissions":{}}"#, ".permissions"),
+            (r#"{"type":"github"}"#, ""),
+            (r#"{"type":"github","repository":[1]}"#, ""),
+            (r#"{"type":"postgres","repositories":[1]}"#, ".type"),
+            (r#"{"repositories":[1]}"#, ".type"),
+        ] {
+            let Err(AccessError::Details { field: at, what }) = rights("some", &format!("[{details}]")) else {
+                panic!("{details}")
+            };
+            assert_eq!(at, format!("authorization_details[0]{field}"), "{details}: {what}");
         }
     }
 

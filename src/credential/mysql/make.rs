@@ -56,10 +56,7 @@ pub async fn make(
     scopes: &[String],
     user: &NewMysqlUser<'_>,
 ) -> Result<(), NotMade<u16>> {
-    let grants: Vec<&PrivilegeGrant> = settings.grants.iter().filter(|grant| scopes.contains(&grant.scope)).collect();
-    if let Some(scope) = scopes.iter().find(|scope| grants.iter().all(|grant| grant.scope != **scope)) {
-        return Err(MyProblem::new("reading the registration", format!("it grants nothing for scope {scope:?}")).into());
-    }
+    let grants = settings.granted(scopes).map_err(|no| MyProblem::new("reading the registration", no))?;
     can_undo(session, &grants).await?;
     can_see_users(session, user.name, &settings.from_host).await?;
     let account = format!("'{}'@'{}'", user.name, settings.from_host);

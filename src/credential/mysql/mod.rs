@@ -11,6 +11,7 @@
 //! Undoing ends the session that holds the lock, and waits until nobody does: whatever that session had sent is carried out or never is.
 //! [`UpstreamConnector::settles_ms`] is the time of one statement, for servers that route sessions to several nodes.
 
+mod access;
 mod make;
 mod problem;
 mod session;
@@ -35,6 +36,7 @@ use crate::database::problem::NotMade;
 use crate::database::{LoginPlace, account_of, login, own_password, refused, section_of, terms_of};
 use crate::{CredentialKind, CredentialMaterial};
 use mayfly_base::limits;
+use mayfly_ledger::upstream::access::{AccessError, AccessQuery, GrantedAccess};
 use mayfly_ledger::upstream::registry::Kind;
 use mayfly_ledger::upstream::settings::SettingsReader;
 use mayfly_verify::seq::Millis;
@@ -129,6 +131,10 @@ impl MysqlConnector {
 impl UpstreamConnector for MysqlConnector {
     fn kind(&self) -> CredentialKind {
         CredentialKind::Mysql
+    }
+
+    fn describe(&self, query: &AccessQuery<'_>) -> Result<GrantedAccess, AccessError> {
+        access::describe(query)
     }
 
     fn name(&self, order: &MintOrder<'_>) -> Result<UpstreamHandle, MakeError> {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::access::address::UpstreamAddress;
+use crate::database::access::granted;
 use crate::database::place_of;
 use crate::database::settings::{connection_limit, fits, grants, is_false};
 use mayfly_base::document::{Field, Section};
@@ -50,6 +51,13 @@ pub struct PrivilegeGrant {
     pub on: String,
     /// The objects: databases, or `DATABASE.NAME`.
     pub names: Vec<String>,
+}
+
+impl MysqlSettings {
+    /// The grants of some scopes: what a user gets, and what policy sees.
+    pub fn granted(&self, scopes: &[String]) -> Result<Vec<&PrivilegeGrant>, String> {
+        granted(&self.grants, scopes, |grant| &grant.scope)
+    }
 }
 
 /// The plugins by which a credential can log in.

@@ -9,6 +9,7 @@
 //! credential ends ([`MintOrder::keeper`]). The request, and sealing its answer, run in a task of their own: a caller that disconnects does not
 //! stop them. If the answer is lost all the same, nobody has the token, and it ends by itself within `lifetime`.
 
+mod access;
 mod assertion;
 mod client;
 mod connect;
@@ -41,6 +42,7 @@ use crate::lease::{SealedValues, UndoSecretKeeper};
 use crate::sign_in::UpstreamSignIn;
 use crate::{CredentialKind, CredentialMaterial, IssuedToken};
 use mayfly_base::limits;
+use mayfly_ledger::upstream::access::{AccessError, AccessQuery, GrantedAccess};
 use mayfly_ledger::upstream::registry::Kind;
 use mayfly_ledger::upstream::settings::SettingsReader;
 
@@ -300,6 +302,10 @@ async fn discard(session: &OauthSession, answer: &TokenAnswer, irrevocable: bool
 impl UpstreamConnector for OauthConnector {
     fn kind(&self) -> CredentialKind {
         CredentialKind::Oauth
+    }
+
+    fn describe(&self, query: &AccessQuery<'_>) -> Result<GrantedAccess, AccessError> {
+        access::describe(query)
     }
 
     fn name(&self, order: &MintOrder<'_>) -> Result<UpstreamHandle, MakeError> {

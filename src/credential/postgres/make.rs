@@ -98,17 +98,14 @@ impl<'a> GrantRows<'a> {
     }
 }
 
-/// Makes the role. Either it exists afterwards with all that the scopes grant, or nothing was made.
+/// Makes the role. Either it exists afterwards with all that is granted, or nothing was made.
 pub async fn make(
     session: &PgSession,
     settings: &PostgresSettings,
-    scopes: &[String],
+    granted: &[ScopeGrant],
     role: &NewRole<'_>,
 ) -> Result<(), NotMade<SqlState>> {
-    let grants: Vec<&ScopeGrant> = settings.grants.iter().filter(|grant| scopes.contains(&grant.scope)).collect();
-    if let Some(scope) = scopes.iter().find(|scope| grants.iter().all(|grant| grant.scope != **scope)) {
-        return Err(PgProblem::new("reading the registration", format!("it grants nothing for scope {scope:?}")).into());
-    }
+    let grants: Vec<&ScopeGrant> = granted.iter().collect();
     let roles: Vec<&str> = grants.iter().filter(|g| g.on == "roles").flat_map(|g| g.names.iter().map(String::as_str)).collect();
     session.begin("beginning a transaction").await?;
     if let Some(row) = session.rows("looking at the roles to be granted", POWERFUL, &[(&roles, Type::TEXT_ARRAY)]).await?.first()

@@ -11,6 +11,7 @@
 //! `limits::POSTGRES_IDLE_MS`, so a COMMIT that arrives later finds no transaction; one that arrives in time takes at most
 //! `limits::POSTGRES_STATEMENT_MS`. [`UpstreamConnector::settles_ms`] is the sum, with a second for the server's timers.
 
+mod access;
 mod make;
 mod problem;
 mod session;
@@ -37,6 +38,7 @@ use crate::database::problem::NotMade;
 use crate::database::{LoginPlace, account_of, login, own_password, refused, section_of, terms_of};
 use crate::{CredentialKind, CredentialMaterial};
 use mayfly_base::limits;
+use mayfly_ledger::upstream::access::{AccessError, AccessQuery, GrantedAccess};
 use mayfly_ledger::upstream::registry::Kind;
 use mayfly_ledger::upstream::settings::SettingsReader;
 use mayfly_verify::seq::Millis;
@@ -88,6 +90,7 @@ impl PostgresConnector {
     async fn make_role(&self, order: &MintOrder<'_>) -> Result<UpstreamCredential, MakeError> {
         let settings = Self::settings(order)?;
         let terms: PostgresTerms = terms_of(order.terms).map_err(refused)?;
+        let granted = settings.granted(&order.issued.scopes, &order.issued.details).map_err(refused)?;
         let made = self.answer(order, &terms)?;
         let verifier = match &made.answer {
             CredentialMaterial::Database { password, .. } => {
@@ -102,7 +105,7 @@ impl PostgresConnector {
         let mut tries = limits::POSTGRES_TRIES;
         loop {
             tries -= 1;
-            match make::make(&session, &settings, &order.issued.scopes, &role).await {
+            match make::make(&session, &settings, &granted, &role).await {
                 Ok(()) => {
                     session.close().await;
                     return Ok(made);
@@ -156,6 +159,14 @@ impl PostgresConnector {
 impl UpstreamConnector for PostgresConnector {
     fn kind(&self) -> CredentialKind {
         CredentialKind::Postgres
+    }
+
+    fn describe(&self, query: &AccessQuery<'_>) -> Result<GrantedAccess, AccessError> {
+        access::describe(query)
+    }
+
+    fn narrows(&self) -> bool {
+        true
     }
 
     fn name(&self, order: &MintOrder<'_>) -> Result<UpstreamHandle, MakeError> {

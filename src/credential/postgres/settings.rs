@@ -2,15 +2,21 @@
 //!
 //! The section is kept in the ledger as JSON of the same shape. What undoing needs of it is written into the terms of each lease.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::access::level;
 use crate::access::address::UpstreamAddress;
+use crate::database::access::{granted, granted_on};
 use crate::database::place_of;
 use crate::database::settings::{connection_limit, fits, grants, is_false};
 use mayfly_base::document::{Field, Section};
 use mayfly_base::limits;
+use mayfly_ledger::upstream::access::{AccessError, narrowing};
 use mayfly_ledger::upstream::file::each;
+use mayfly_ledger::upstream::registry::Kind;
 use mayfly_ledger::upstream::settings::SettingsContext;
 
 /// The port of PostgreSQL.
@@ -49,6 +55,68 @@ pub struct ScopeGrant {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub names: Vec<String>,
 }
+
+impl PostgresSettings {
+    /// The grants of some scopes, or the part of them that the details ask for: what a role gets, and what policy sees.
+    pub fn granted(&self, scopes: &[String], details: &str) -> Result<Vec<ScopeGrant>, AccessError> {
+        let all = granted(&self.grants, scopes, |grant| &grant.scope)?;
+        match narrowing::<GrantNarrowing>(Kind::Postgres, details)? {
+            None => Ok(all.into_iter().cloned().collect()),
+            Some(part) => part.of(&all),
+        }
+    }
+}
+
+/// Authorization details: the part of the grants that a request asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GrantNarrowing {
+    /// Privileges on objects, as policies read them: `SELECT on tables public.orders`.
+    #[serde(default)]
+    pub grants: Vec<String>,
+    /// Roles.
+    #[serde(default)]
+    pub roles: Vec<String>,
+}
+
+impl GrantNarrowing {
+    /// This part of some grants. What only opens the way to other objects (`CONNECT`, `USAGE` of a schema) stays.
+    fn of(&self, all: &[&ScopeGrant]) -> Result<Vec<ScopeGrant>, AccessError> {
+        let mut part: Vec<ScopeGrant> = Vec::new();
+        let (mut grants, mut roles) = (BTreeSet::new(), BTreeSet::new());
+        for grant in all {
+            let whole = [String::new()];
+            for name in if grant.names.is_empty() { &whole[..] } else { &grant.names[..] } {
+                let asked = |privilege: &&String| self.grants.contains(&granted_on(privilege, &grant.on, name));
+                let privileges = grant.privileges.iter().filter(|p| level(&grant.on, p).is_none() || asked(p));
+                let privileges: Vec<String> = privileges.cloned().collect();
+                grants.extend(grant.privileges.iter().map(|privilege| granted_on(privilege, &grant.on, name)));
+                let is_role = grant.on == ROLES && self.roles.contains(name);
+                if grant.on == ROLES {
+                    roles.insert(name.clone());
+                }
+                if is_role || !privileges.is_empty() {
+                    let names = if grant.names.is_empty() { Vec::new() } else { vec![name.clone()] };
+                    part.push(ScopeGrant { scope: grant.scope.clone(), privileges, on: grant.on.clone(), names });
+                }
+            }
+        }
+        for (key, asked, known) in [("grants", &self.grants, &grants), ("roles", &self.roles, &roles)] {
+            if let Some((at, unknown)) = asked.iter().enumerate().find(|(_, one)| !known.contains(*one)) {
+                let known = known.iter().take(limits::DETAILS_NAMED).cloned().collect::<Vec<_>>().join(", ");
+                let what = format!("is {unknown:?}, which the scopes do not give: they give {known}");
+                return Err(AccessError::details(&format!("{key}[{at}]"), what));
+            }
+        }
+        match self.grants.is_empty() && self.roles.is_empty() {
+            true => Err(AccessError::details("", "asks for nothing: name grants or roles, or leave it out")),
+            false => Ok(part),
+        }
+    }
+}
+
+/// The sort whose objects are roles.
+const ROLES: &str = "roles";
 
 /// A sort of objects that privileges are granted on.
 pub struct ObjectSort {
@@ -154,6 +222,7 @@ mod tests {
     use super::*;
     use crate::connectors::READERS;
     use mayfly_base::document::SourceFile;
+    use mayfly_ledger::upstream::access::AccessQuery;
     use mayfly_ledger::upstream::file;
     use mayfly_ledger::upstream::registry::Upstream;
 
@@ -215,6 +284,48 @@ mod tests {
         assert!(parse(&without).unwrap_err().contains("lacks postgres"));
         let local = WHOLE.replace("db.example.org", "127.0.0.1:5433").replace("connection_limit = 4", "plaintext = true");
         assert!(parse(&local).is_ok());
+    }
+
+    #[test]
+    fn details_narrow_the_grants_to_what_they_name_and_never_widen_them() {
+        let upstream = parse(WHOLE).unwrap();
+        let settings: PostgresSettings = serde_json::from_value(upstream.settings.of("postgres").unwrap().clone()).unwrap();
+        let granted = |scopes: &[&str], details: &str| {
+            let scopes: Vec<String> = scopes.iter().map(|scope| (*scope).to_owned()).collect();
+            let part = settings.granted(&scopes, details)?;
+            let of = |grant: &ScopeGrant| format!("{} on {} {}", grant.privileges.join(","), grant.on, grant.names.join(","));
+            Ok::<_, AccessError>(part.iter().map(of).collect::<Vec<_>>())
+        };
+        let read = r#"[{"type":"postgres","grants":["SELECT on tables public.orders"]}]"#;
+        // The way into the schema stays; the other privileges of the scope go.
+        assert_eq!(granted(&["orders:write"], read).unwrap(), ["USAGE on schemas public", "SELECT on tables public.orders"]);
+        assert_eq!(granted(&["orders:write"], "").unwrap().last().unwrap(), "SELECT,INSERT,UPDATE on tables public.orders");
+        for (scopes, details, field) in [
+            (
+                &["orders:read"][..],
+                r#"[{"type":"postgres","grants":["SELECT on tables public.orders","INSERT on tables public.orders"]}]"#,
+                ".grants[1]",
+            ),
+            (&["orders:write"], r#"[{"type":"postgres","grants":["SELECT on tables public.secrets"]}]"#, ".grants[0]"),
+            (&["orders:write"], r#"[{"type":"postgres","roles":["postgres"]}]"#, ".roles[0]"),
+            (&["orders:write"], r#"[{"type":"postgres"}]"#, ""),
+            (&["orders:write"], r#"[{"type":"postgres","grants":[]}]"#, ""),
+            (&["orders:write"], r#"[{"type":"postgres","privileges":["SELECT"]}]"#, ""),
+            (&["orders:write"], r#"[{"type":"mysql","grants":["SELECT on tables public.orders"]}]"#, ".type"),
+        ] {
+            let Err(AccessError::Details { field: at, what }) = granted(scopes, details) else { panic!("{details}") };
+            assert_eq!(at, format!("authorization_details[0]{field}"), "{details}: {what}");
+        }
+        for wrong in ["{}", "[]", "[1]", "x", &format!("[{0},{0}]", &read[1..read.len() - 1])] {
+            assert!(granted(&["orders:write"], wrong).is_err(), "{wrong}");
+        }
+        // Any part that is granted is within the whole, for policy as well.
+        let scopes = ["orders:write".to_owned()];
+        let query = |details| AccessQuery { upstream: &upstream, kind: Kind::Postgres, scopes: &scopes, details };
+        let (whole, part) =
+            (super::super::access::describe(&query("")).unwrap(), super::super::access::describe(&query(read)).unwrap());
+        assert!(part.grants.is_subset(&whole.grants) && part.read_only() && !whole.read_only());
+        assert_eq!(part.privileges.iter().collect::<Vec<_>>(), ["SELECT", "USAGE"]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use super::problem::RedisProblem;
 use super::session::RedisSession;
-use super::settings::{CommandGrant, RedisSettings};
+use super::settings::RedisSettings;
 use crate::database::problem::NotMade;
 
 /// A user to be made.
@@ -29,10 +29,7 @@ pub async fn make(
     scopes: &[String],
     user: &NewRedisUser<'_>,
 ) -> Result<(), NotMade<String>> {
-    let grants: Vec<&CommandGrant> = settings.grants.iter().filter(|grant| scopes.contains(&grant.scope)).collect();
-    if let Some(scope) = scopes.iter().find(|scope| grants.iter().all(|grant| grant.scope != **scope)) {
-        return Err(RedisProblem::new("reading the registration", format!("it grants nothing for scope {scope:?}")).into());
-    }
+    let grants = settings.granted(scopes).map_err(|no| RedisProblem::new("reading the registration", no))?;
     let admin = settings.admin.as_str();
     // Undoing finds the session by this name, and ends it: so no command of making comes later.
     let named = session.run("naming mayfly's session", &["CLIENT", "SETNAME", user.name]).await;

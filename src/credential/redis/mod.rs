@@ -9,6 +9,7 @@
 //! first takes the user's name as its own, and sends the command after the answer to that. Undoing ends the session of that name, and looks
 //! until there is none: Redis runs no command of a session that it has ended. [`UpstreamConnector::settles_ms`] is for the server's timers.
 
+mod access;
 mod make;
 mod problem;
 mod session;
@@ -31,6 +32,7 @@ use crate::connectors::ConnectorEntry;
 use crate::database::problem::NotMade;
 use crate::database::{LoginPlace, account_of, login, own_password, refused, section_of, terms_of};
 use crate::{CredentialKind, CredentialMaterial};
+use mayfly_ledger::upstream::access::{AccessError, AccessQuery, GrantedAccess};
 use mayfly_ledger::upstream::registry::Kind;
 use mayfly_ledger::upstream::settings::SettingsReader;
 use mayfly_verify::seq::Millis;
@@ -109,6 +111,10 @@ impl RedisConnector {
 impl UpstreamConnector for RedisConnector {
     fn kind(&self) -> CredentialKind {
         CredentialKind::Redis
+    }
+
+    fn describe(&self, query: &AccessQuery<'_>) -> Result<GrantedAccess, AccessError> {
+        access::describe(query)
     }
 
     fn name(&self, order: &MintOrder<'_>) -> Result<UpstreamHandle, MakeError> {

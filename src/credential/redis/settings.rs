@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::access::address::UpstreamAddress;
+use crate::database::access::granted;
 use crate::database::settings::{fits, grants, is_false};
 use mayfly_base::document::{Field, Section};
 use mayfly_base::limits;
@@ -48,6 +49,13 @@ pub struct CommandGrant {
     /// Patterns of channels.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub channels: Vec<String>,
+}
+
+impl RedisSettings {
+    /// The grants of some scopes: what a user gets, and what policy sees.
+    pub fn granted(&self, scopes: &[String]) -> Result<Vec<&CommandGrant>, String> {
+        granted(&self.grants, scopes, |grant| &grant.scope)
+    }
 }
 
 /// Commands that no credential gets, whatever a category has: they make logins or code that outlive the credential, change the server, or hand

@@ -12,6 +12,7 @@
 //! before the first attempt, since the server was down, nobody can tell whether it was revoked before; the version is marked, too. For a secret
 //! that is read at its source, the mark is in the note of the lease, and the lease closes once the source has another secret.
 
+mod access;
 mod settings;
 mod source;
 
@@ -34,6 +35,7 @@ use crate::keyring::AssertionKeys;
 use crate::lease::UndoCause;
 use crate::{CredentialKind, CredentialMaterial, IssuedToken};
 use mayfly_base::limits;
+use mayfly_ledger::upstream::access::{AccessError, AccessQuery, GrantedAccess};
 use mayfly_ledger::upstream::registry::Kind;
 use mayfly_ledger::upstream::settings::{KindSettings, SettingsReader};
 use mayfly_verify::seq::Millis;
@@ -250,6 +252,10 @@ impl SecretConnector {
 impl UpstreamConnector for SecretConnector {
     fn kind(&self) -> CredentialKind {
         CredentialKind::Secret
+    }
+
+    fn describe(&self, query: &AccessQuery<'_>) -> Result<GrantedAccess, AccessError> {
+        access::describe(query)
     }
 
     fn name(&self, order: &MintOrder<'_>) -> Result<UpstreamHandle, MakeError> {

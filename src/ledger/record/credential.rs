@@ -176,6 +176,9 @@ pub struct CredentialIssued {
     /// The rights of the subject according to its subject token.
     #[prost(message, optional, tag = "41")]
     pub subject_claims: Option<SubjectClaims>,
+    /// What the credential can do at its upstream, in words. Empty for kinds that mayfly makes itself.
+    #[prost(string, repeated, tag = "42")]
+    pub access: Vec<String>,
 }
 
 /// A holder gave its credential back.
@@ -330,6 +333,9 @@ pub struct RefusedExchange {
     /// The rights of the subject according to its subject token.
     #[prost(message, optional, tag = "23")]
     pub subject_claims: Option<SubjectClaims>,
+    /// The requested rich authorization details (RFC 9396), JSON.
+    #[prost(string, tag = "24")]
+    pub details: String,
 }
 
 /// A lease was opened: something is about to be created at an upstream.

@@ -200,6 +200,7 @@ impl RecordTemplate {
             replaces: e.replaces,
             break_glass: e.break_glass,
             subject_claims: e.subject_claims,
+            access: e.access,
             ..CredentialIssued::default()
         };
         let [first, second, third, fourth] = [first, second, third, fourth].map(|piece| piece.encode_to_vec());

@@ -3,6 +3,7 @@
 //! The Cedar request, the cache key and the analysis of what a set reads are all derived from this table, so an attribute cannot be present
 //! in one of them and missing in another. To add an attribute: add a file here, its line in [`all`], and its line in the schema.
 
+mod access;
 mod caller;
 mod intent;
 mod people;
@@ -67,5 +68,7 @@ impl PolicyAttribute {
 
 /// All attributes.
 pub fn all() -> impl Iterator<Item = &'static PolicyAttribute> {
-    [caller::FACTS, upstream::FACTS, intent::FACTS, task::FACTS, people::FACTS, transient::FACTS].into_iter().flatten()
+    [caller::FACTS, upstream::FACTS, intent::FACTS, access::FACTS, task::FACTS, people::FACTS, transient::FACTS]
+        .into_iter()
+        .flatten()
 }

@@ -160,6 +160,7 @@ impl Decider {
             of: if want.is_action() { ApprovalKind::Action } else { ApprovalKind::Exchange } as i32,
             environment: upstream.environment.clone(),
             scopes: standing.scopes.clone(),
+            details: want.details.as_deref().unwrap_or_default().to_owned(),
             kind: standing.kind.tag().into(),
             ttl: standing.life.end().since(now),
             tool: want.tool.to_string(),
@@ -235,6 +236,9 @@ fn bound(caller: &Caller, want: &ExchangeRequest, standing: &ExchangeDecision<'_
         for actor in subject.actors(caller.id()) {
             parts.identity(&actor);
         }
+    }
+    if let Some(details) = &want.details {
+        parts.text("details").text(details);
     }
     match &want.key {
         exchange_request::RequestedKeyBinding::Unasked => parts.number(0),

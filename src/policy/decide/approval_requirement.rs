@@ -58,8 +58,9 @@ impl Decider {
         allowed: &AllowedUpstream,
         of: &TaskQuestion<'_>,
         approvals: ApprovalFacts<'_>,
-        ask_it: impl FnOnce(&Question<'_>) -> T,
-    ) -> T {
+        ask_it: impl FnOnce(&Question<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let access = self.access_in_task(&registered.upstream, &of.place.allowance().kinds, &allowed.scopes)?;
         let (place, upstream) = (of.place, &registered.upstream);
         let (lists, behind) = (TaskLists::of(place), SubjectAttributes::of(of.subject, of.caller));
         let (chain, groups) = behind.texts();
@@ -72,7 +73,12 @@ impl Decider {
             environment: &upstream.environment,
             act_chain: &chain,
             subject: behind.facts(&groups),
-            intent: question::DeclaredIntent { purpose: of.purpose, scopes: &scopes, ..Default::default() },
+            intent: question::DeclaredIntent {
+                purpose: of.purpose,
+                scopes: &scopes,
+                access: access.as_ref(),
+                ..Default::default()
+            },
             ttl_seconds: seconds(of.ttl_ms),
             delegate: of.delegate,
             break_glass: place.break_glass.is_some(),

@@ -11,6 +11,7 @@ use mayfly_identity::caller::Caller;
 use mayfly_identity::spiffe_id::SpiffeId;
 use mayfly_ledger::View;
 use mayfly_ledger::record::CredentialIssued;
+use mayfly_ledger::upstream::access::AccessQuery;
 use mayfly_ledger::upstream::registry::Kind;
 
 fn not_for(held: &CredentialSnapshot, what: impl std::fmt::Display) -> Error {
@@ -42,6 +43,10 @@ impl Decider {
         want: &ExchangeRequest,
     ) -> Result<Box<CredentialIssued>, Error> {
         let now = view.now();
+        if want.details.is_some() {
+            let what = "is not for a presented credential, which has its own; leave it out";
+            return Err(Error::Refusal(Refusal::field("authorization_details", what)));
+        }
         let registered = self.registered(compiled, &held.upstream)?;
         let upstream = &registered.upstream;
         let caller = SpiffeId::parse(&held.caller).map_err(|_| Fault::new("a credential without a caller"))?;
@@ -66,12 +71,14 @@ impl Decider {
         break_glass::check_rights(policy, held.place(), upstream, &scopes)?;
         let binding = binding_of(compiled, &caller, want, &scopes)?;
         let purpose = if want.purpose.is_empty() { held.place().purpose() } else { &want.purpose };
+        let access = self.access_of(&AccessQuery { upstream, kind, scopes: &scopes, details: held.details() })?;
         let doing = IntendedUse {
             scopes: scopes.iter().map(String::as_str).collect(),
             tool: &want.tool,
             purpose,
             arguments: want.arguments.as_ref(),
             binding: binding.map(|b| &*b.binding.name),
+            access: access.as_deref(),
         };
         let policies = question(&caller, upstream, held, &doing, now, |question| self.ask_once(policy, question))?;
         Ok(Box::new(CredentialIssued {
@@ -80,6 +87,7 @@ impl Decider {
             caller: held.caller.to_string(),
             upstream: upstream.name.clone(),
             scopes,
+            details: held.details().to_owned(),
             environment: upstream.environment.clone(),
             issued_at: now.0,
             expires_at: held.expires_at.min(upstream.expires).0,
@@ -93,6 +101,7 @@ impl Decider {
             purpose: purpose.to_owned(),
             arguments: want.arguments.map_or_else(Vec::new, |d| d.to_vec()),
             break_glass: held.place().break_glass.is_some(),
+            access: access.map_or_else(Vec::new, |access| access.words()),
             ..CredentialIssued::default()
         }))
     }

@@ -110,6 +110,7 @@ impl Decider {
             caller: caller.id().as_str().to_owned(),
             upstream: upstream.name.clone(),
             scopes: scopes.clone(),
+            details: want.details.as_deref().unwrap_or_default().to_owned(),
             environment: upstream.environment.clone(),
             issued_at: now.0,
             expires_at: life.end().0,
@@ -129,6 +130,7 @@ impl Decider {
             replaces: want.replaces.map_or_else(Vec::new, |id| id.as_bytes().to_vec()),
             shown: caller.ancestor().map_or_else(Vec::new, |id| id.as_bytes().to_vec()),
             break_glass: place.break_glass.is_some(),
+            access: decided.access.as_ref().map_or_else(Vec::new, |access| access.words()),
             ..CredentialIssued::default()
         });
         super::subject::write(&mut draft, caller, want.subject(), place);

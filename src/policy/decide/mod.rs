@@ -2,6 +2,7 @@
 //!
 //! Anything unknown refuses. Cedar's verdict can only narrow: the walls and bounds hold whatever Cedar permits.
 
+mod access;
 mod approval;
 mod approval_requirement;
 mod authorize;
@@ -49,6 +50,7 @@ use mayfly_ledger::View;
 use mayfly_ledger::record::{self, Author, RequestRecord};
 use mayfly_ledger::revocation::TargetKinds;
 use mayfly_ledger::state::SupportingGrant;
+use mayfly_ledger::upstream::access::{AccessQuery, DescribeAccess, GrantedAccess};
 use mayfly_ledger::upstream::registry::{Kind, Upstream};
 use mayfly_verify::seq::{Millis, TaskId};
 use subject::SubjectAttributes;
@@ -64,6 +66,8 @@ pub struct Decider {
     pub issuer: String,
     /// The environments that this server serves (`server.environments`). `None`: every environment that has a policy set.
     pub serves: Option<Vec<String>>,
+    /// Describes the access that credentials give at upstreams: the connectors of the server.
+    pub access: Arc<dyn DescribeAccess>,
     /// The longest TTL of a credential, in milliseconds.
     pub longest_ms: AtomicU64,
     /// The longest lifetime of a task, in milliseconds.
@@ -81,6 +85,8 @@ struct ExchangeDecision<'a> {
     place: TaskContext,
     kind: Kind,
     scopes: Vec<String>,
+    /// The access at the upstream; `None` for kinds that mayfly makes itself.
+    access: Option<Box<GrantedAccess>>,
     life: BoundedExpiry,
     /// The binding that covers the exchange.
     binding: Option<&'a catalog::BindingInForce>,
@@ -113,6 +119,7 @@ impl ExchangeDecision<'_> {
             ttl_ms: self.life.end().since(self.now),
             renewal: want.renews.is_some(),
             binding: self.binding.map_or_else(String::new, |b| b.binding.name.clone()),
+            authorization_details: want.details.as_deref().unwrap_or_default().to_owned(),
             subject: want.subject().map(|subject| subject::denied(subject, caller)),
         }
     }
@@ -250,12 +257,19 @@ impl Decider {
         let binding = binding_of(compiled, caller.id(), want, &scopes)?;
         let life = self.life(caller, want, upstream, &place, now)?;
         let bound = self.key_binding(caller, want, (upstream, kind), &place)?;
+        let access = self.access_of(&AccessQuery {
+            upstream,
+            kind,
+            scopes: &scopes,
+            details: want.details.as_deref().unwrap_or_default(),
+        })?;
         Ok(ExchangeDecision {
             registered,
             policy,
             place,
             kind,
             scopes,
+            access,
             life,
             binding,
             bound,
@@ -393,6 +407,7 @@ impl Decider {
                 kind: Some(kind),
                 scopes: &scopes,
                 binding: standing.binding.map(|b| &*b.binding.name),
+                access: standing.access.as_deref(),
             },
             ttl_seconds: seconds(life.end().since(now)),
             renewal: want.renews.is_some(),

@@ -13,6 +13,7 @@ use crate::verdict_cache::VerdictCache;
 use mayfly_identity::spiffe_id::SpiffeId;
 use mayfly_ledger::record::{CredentialIssued, Principal};
 use mayfly_ledger::state::{LiveCredential, State, Task};
+use mayfly_ledger::upstream::access::{self, AccessError, AccessQuery, DescribeAccess, GrantedAccess};
 use mayfly_ledger::upstream::registry::{Kind, Upstream};
 use mayfly_store::Position;
 use mayfly_verify::seq::{CredentialId, Millis, Seq, TaskId};
@@ -52,6 +53,8 @@ pub struct CredentialSnapshot {
 struct RecordedDetails {
     purpose: String,
     arguments: Vec<u8>,
+    /// The part of what the scopes give that the credential has; empty for everything.
+    details: String,
     /// The groups of the subject.
     groups: Vec<String>,
     /// The person who approved the issuance, if one did.
@@ -83,8 +86,9 @@ impl CredentialSnapshot {
     /// Adds the part that is only in the issuance record.
     pub fn with_record(&mut self, issued: &CredentialIssued, approved_by: Option<String>) {
         let (purpose, arguments) = (issued.purpose.clone(), issued.arguments.clone());
+        let details = issued.details.clone();
         let groups = issued.subject_claims.as_ref().map_or_else(Vec::new, |claims| claims.groups.clone());
-        self.own = Some(RecordedDetails { purpose, arguments, groups, approved_by });
+        self.own = Some(RecordedDetails { purpose, arguments, details, groups, approved_by });
     }
 
     /// The use that the credential was issued for.
@@ -95,12 +99,25 @@ impl CredentialSnapshot {
             purpose: self.own.as_ref().map_or_else(|| self.place.purpose(), |own| &own.purpose),
             arguments: self.arguments(),
             binding: (!self.binding.is_empty()).then_some(&*self.binding),
+            access: None,
         }
+    }
+
+    /// The access that a credential for the same scopes would give under this registration.
+    fn access(&self, from: &dyn DescribeAccess, upstream: &Upstream) -> Result<Option<GrantedAccess>, AccessError> {
+        let scopes: Vec<String> = self.scopes.iter().map(|scope| scope.to_string()).collect();
+        let kind = Kind::from_tag(self.kind).ok_or(AccessError::NotServed)?;
+        access::of_credential(from, &AccessQuery { upstream, kind, scopes: &scopes, details: self.details() })
     }
 
     /// SHA-256 of the arguments that the credential is restricted to; `None` without such a restriction or before the record was added.
     pub(super) fn arguments(&self) -> Option<&[u8; 32]> {
         self.own.as_ref().and_then(|own| <&[u8; 32]>::try_from(&own.arguments[..]).ok())
+    }
+
+    /// The authorization details that narrow the credential; empty for none or before the record was added.
+    pub(super) fn details(&self) -> &str {
+        self.own.as_ref().map_or("", |own| &own.details)
     }
 
     /// The id of the credential's task.
@@ -130,23 +147,24 @@ fn before(caller: &str, actors: &[Principal]) -> Vec<String> {
 /// Whether deciding again needs the part that is only in records.
 pub fn reads_records(set: &PolicySet) -> bool {
     let reads = set.reads(Action::Work(WorkloadAction::Exchange));
-    !reads.understood() || reads.reads_own() || reads.reads_approvals()
+    !reads.understood() || reads.reads_own() || reads.reads_approvals() || reads.may_read_below("context.access")
 }
 
 /// Whether a set permits a held credential at this time. Checks the environment wall and Cedar, but no time bounds.
 pub fn still_permits(
-    verdicts: &VerdictCache,
+    by: (&VerdictCache, &dyn DescribeAccess),
     set: &PolicySet,
     upstream: &Upstream,
     held: &CredentialSnapshot,
     now: Millis,
 ) -> bool {
-    verdict(verdicts, set, upstream, held, now).is_some_and(|verdict| verdict.permits())
+    verdict(by, set, upstream, held, now).is_some_and(|verdict| verdict.permits())
 }
 
-/// The verdict of a set on a held credential at this time. `None`: the environment wall refuses it.
+/// The verdict of a set on a held credential at this time. `None`: the environment wall refuses it, or the registration does not grant the
+/// access that the set looks at.
 fn verdict(
-    verdicts: &VerdictCache,
+    (verdicts, access): (&VerdictCache, &dyn DescribeAccess),
     set: &PolicySet,
     upstream: &Upstream,
     held: &CredentialSnapshot,
@@ -156,7 +174,10 @@ fn verdict(
     if set.environment_of(&caller) != Some(&upstream.environment) {
         return None;
     }
-    Some(question(&caller, upstream, held, &held.doing(), now, |question| verdicts.verdict(set, question)))
+    let looks = set.reads(Action::Work(WorkloadAction::Exchange)).may_read_below("context.access");
+    let access = if looks { held.access(access, upstream).ok()? } else { None };
+    let doing = IntendedUse { access: access.as_ref(), ..held.doing() };
+    Some(question(&caller, upstream, held, &doing, now, |question| verdicts.verdict(set, question)))
 }
 
 /// The use that a held credential is asked to serve for.
@@ -166,6 +187,8 @@ pub(super) struct IntendedUse<'a> {
     pub purpose: &'a str,
     pub arguments: Option<&'a [u8; 32]>,
     pub binding: Option<&'a str>,
+    /// The access at the upstream.
+    pub access: Option<&'a GrantedAccess>,
 }
 
 /// Asks whether a held credential would be issued now for the given use.
@@ -192,6 +215,7 @@ pub(super) fn question<T>(
             kind: Kind::from_tag(held.kind),
             scopes: &doing.scopes,
             binding: doing.binding,
+            access: doing.access,
         },
         ttl_seconds: seconds(held.expires_at.since(now)),
         renewal: held.renewal,
@@ -230,14 +254,20 @@ impl PolicyComparison {
     }
 
     /// Whether the new set refuses a held credential that the old set did not refuse.
-    pub fn refuses(&self, verdicts: &VerdictCache, upstream: &Upstream, held: &CredentialSnapshot, now: Millis) -> bool {
-        let said = match verdict(verdicts, &self.new, upstream, held, now) {
+    pub fn refuses(
+        &self,
+        by: (&VerdictCache, &dyn DescribeAccess),
+        upstream: &Upstream,
+        held: &CredentialSnapshot,
+        now: Millis,
+    ) -> bool {
+        let said = match verdict(by, &self.new, upstream, held, now) {
             None => return true,
             Some(said) if said.permits() => return false,
             Some(said) => said,
         };
         let Some(old) = &self.old else { return true };
-        let before = match verdict(verdicts, old, upstream, held, now) {
+        let before = match verdict(by, old, upstream, held, now) {
             Some(before) if !before.permits() => before,
             _ => return true,
         };

@@ -62,6 +62,7 @@ impl Decider {
                 kind: activity.kind,
                 scopes: &scopes,
                 binding: (!activity.binding.is_empty()).then_some(activity.binding),
+                access: None,
             },
             task: lists.facts(&place, &upstream.environment, Some(place.id.write(&mut id))),
             counts,

@@ -336,6 +336,8 @@ fn ways_of_a_credential(issued: &CredentialIssued) -> Vec<Way> {
         replaces: _,
         break_glass: _,
         subject_claims: _,
+        // A description of what the registration's scopes grant.
+        access: _,
     } = issued;
     let itself = [Way::Itself];
     let subject_token = [Way::SubjectToken, Way::TokenOfTheShown];

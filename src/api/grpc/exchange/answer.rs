@@ -41,6 +41,7 @@ pub fn about_to_pb(about: &CredentialDetails) -> pb::Issued {
         expires_at: Some(timestamp(about.expires_at)),
         issued_at: Some(timestamp(about.issued_at)),
         scopes: about.scopes.clone(),
+        authorization_details: about.details.clone(),
         bound: bound.into(),
         bound_by: words(bound).to_owned(),
         decision_revision: about.revision.as_u64(),

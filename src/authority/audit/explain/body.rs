@@ -116,7 +116,7 @@ fn event(event: &Event) -> Value {
             "wanted": e.wanted.as_ref().map(|w| json!({
                 "environment": w.environment, "upstream": w.upstream, "upstream_version": w.upstream_version,
                 "policy_version": w.policy_version, "task": task(&w.task), "kind": w.kind, "scopes": w.scopes, "tool": w.tool,
-                "purpose": w.purpose, "arguments_sha256": hex(&w.arguments), "ttl_ms": w.ttl, "renewal": w.renewal, "binding": w.binding,
+                "purpose": w.purpose, "arguments_sha256": hex(&w.arguments), "ttl_ms": w.ttl, "renewal": w.renewal, "binding": w.binding, "authorization_details": w.details,
                 "subject": w.subject.as_ref().map(who), "actors": w.actors.iter().map(who).collect::<Vec<_>>(),
                 "subject_claims": subject_claims(w.subject_claims.as_ref()),
             })),
@@ -288,7 +288,7 @@ fn issued(e: &CredentialIssued) -> Value {
         "approval": approval(&e.approval), "lease": lease(&e.lease), "token_sha256": hex(&e.token_digest), "policies": e.policies,
         "renews": credential(&e.renews), "shown": credential(&e.shown),
         "replaces": credential(&e.replaces), "subject_claims": subject_claims(e.subject_claims.as_ref()),
-        "break_glass": e.break_glass,
+        "break_glass": e.break_glass, "access": e.access,
     });
     if let (Value::Object(body), Value::Object(more)) = (&mut body, more) {
         body.extend(more);

@@ -12,6 +12,7 @@ use crate::connector::{
 use crate::testing::{NamedValueStore, TestSealer};
 use crate::{CredentialMaterial, IssuedToken};
 use mayfly_base::refusal::Fault;
+use mayfly_ledger::upstream::access::{AccessError, AccessLevel, AccessQuery, GrantedAccess};
 use mayfly_store::Store;
 
 /// What becomes of the upstream's answer.
@@ -71,6 +72,10 @@ impl Tokens {
 impl UpstreamConnector for Tokens {
     fn kind(&self) -> CredentialKind {
         CredentialKind::Postgres
+    }
+
+    fn describe(&self, _: &AccessQuery<'_>) -> Result<GrantedAccess, AccessError> {
+        Ok(GrantedAccess { levels: [AccessLevel::Unknown].into(), ..GrantedAccess::default() })
     }
 
     fn name(&self, order: &MintOrder<'_>) -> Result<UpstreamHandle, MakeError> {

@@ -23,6 +23,7 @@ use mayfly_base::system::System;
 use mayfly_ledger::Receipt;
 use mayfly_ledger::record::Record;
 use mayfly_ledger::state::{Lease, State};
+use mayfly_ledger::upstream::access::{AccessError, AccessLevel, AccessQuery, GrantedAccess};
 use mayfly_policy::grant::Grant;
 use mayfly_verify::seq::Millis;
 
@@ -122,6 +123,10 @@ impl Accounts {
 impl UpstreamConnector for Accounts {
     fn kind(&self) -> CredentialKind {
         CredentialKind::Postgres
+    }
+
+    fn describe(&self, _: &AccessQuery<'_>) -> Result<GrantedAccess, AccessError> {
+        Ok(GrantedAccess { levels: [AccessLevel::Unknown].into(), ..GrantedAccess::default() })
     }
 
     fn name(&self, order: &MintOrder<'_>) -> Result<UpstreamHandle, MakeError> {

@@ -49,6 +49,7 @@ impl<'a> BatchDecision<'a> {
             digest: _,
             key,
             binding,
+            details,
             renews: None,
             replaces: None,
             asking: _,
@@ -68,6 +69,7 @@ impl<'a> BatchDecision<'a> {
             && tool.is_empty() == b.tool.is_empty()
             && arguments.is_some() == b.arguments.is_some()
             && *binding == b.binding
+            && *details == b.details
     }
 
     /// Whether this exchange may share the decision.

@@ -106,6 +106,7 @@ fn sort_of(want: &ExchangeRequest) -> ExchangeRequest {
         request_id: None,
         digest: [0; 32],
         binding: want.binding.clone(),
+        details: want.details.clone(),
         renews: None,
         replaces: None,
         asking: None,

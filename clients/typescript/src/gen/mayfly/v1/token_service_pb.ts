@@ -135,7 +135,8 @@ export type ExchangeRequest = Message<"mayfly.v1.ExchangeRequest"> & {
   parentCredential?: ParentCredential | undefined;
 
   /**
-   * RFC 9396 authorization details: a JSON array of at most 16 KiB. Empty: none.
+   * Asks for a part of what the scopes give at the upstream (RFC 9396): a JSON array of one object, whose `type` is the name of the kind, at
+   * most 16 KiB. docs/narrowing.md has the fields of each type. More than the scopes give is refused, with the field. Empty: all of it.
    *
    * @generated from field: string authorization_details = 14;
    */
