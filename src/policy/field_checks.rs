@@ -20,7 +20,6 @@ pub(super) fn refuse_unsupported(ask: &pb::ExchangeRequest) -> Result<(), Refusa
     let asked = [
         (ask.parent_credential.is_some(), "parent_credential"),
         (!ask.authorization_details.is_empty(), "authorization_details"),
-        (ask.public_key.is_some(), "public_key"),
     ];
     match asked.iter().find(|(set, _)| *set) {
         Some((_, field)) => Err(Refusal::field(field, "this version does not serve it; leave it out")),

@@ -312,6 +312,7 @@ pub fn wanted(task: TaskChoice) -> ExchangeRequest {
         request_id: None,
         digest: [0; 32],
         key: RequestedKeyBinding::Unasked,
+        certified: None,
         binding: None,
         renews: None,
         replaces: None,

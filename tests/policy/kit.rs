@@ -64,6 +64,7 @@ impl Case {
             digest: None,
             kind: Some(Kind::Jwt),
             scopes: vec!["read"],
+            certified: None,
             binding: None,
             ttl: 300,
             renewal: false,

@@ -176,6 +176,10 @@ pub struct CredentialIssued {
     /// The rights of the subject according to its subject token.
     #[prost(message, optional, tag = "41")]
     pub subject_claims: Option<SubjectClaims>,
+    /// The public key that a certificate is for: SubjectPublicKeyInfo in DER for kind `x509`, the key's blob of RFC 4253, section 6.6, for
+    /// kind `ssh`. Empty for other kinds.
+    #[prost(bytes = "vec", tag = "80")]
+    pub certified_key: Vec<u8>,
 }
 
 /// A holder gave its credential back.
