@@ -44,7 +44,6 @@ impl Cedar {
                     arguments_digest: Some(&digest),
                     kind: Some(Kind::Jwt),
                     scopes: &["read"],
-                    certified: None,
                     binding: None,
                 },
                 ttl_seconds: 300,

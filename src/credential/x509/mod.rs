@@ -12,6 +12,8 @@ mod svid;
 #[cfg(test)]
 mod tests;
 mod upstream_ca;
+#[cfg(test)]
+mod upstream_tests;
 
 pub use ca::{Ca, certificate};
 pub use client::{crl_url, lists_url};
