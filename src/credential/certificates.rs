@@ -14,7 +14,6 @@ use super::ssh::{self, SshPublicKey, SshSettings};
 use super::x509::{self, Csr, X509Settings};
 use super::{CredentialKind, kind};
 use mayfly_base::document::{Field, Section};
-use mayfly_base::limits;
 use mayfly_base::refusal::{Error, Fault, Reason, Refusal};
 use mayfly_ledger::record::{CredentialIssued, KeyPurpose, upstream_path};
 use mayfly_ledger::upstream::registry::{Kind, Upstream};
@@ -195,15 +194,4 @@ pub(super) fn path_exists(section: &Section<'_>, around: &SettingsContext<'_>) -
         }
     }
     Some(())
-}
-
-/// Checks that `ttl.max` fits certificates.
-pub(super) fn life_fits(field: Option<&Field<'_>>, around: &SettingsContext<'_>) -> Option<()> {
-    match (field, around.ttl) {
-        (Some(field), Some(ttl)) if ttl.max > limits::CERTIFICATE_TTL_S => {
-            let what = format!("cannot be for ttl.max, {} s: a certificate lives for an hour at most", ttl.max);
-            field.wrong(what, format!("lower ttl.max to {} s or less", limits::CERTIFICATE_TTL_S))
-        }
-        _ => Some(()),
-    }
 }

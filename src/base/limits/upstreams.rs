@@ -191,8 +191,6 @@ pub const REDIS_USER_BYTES: usize = 128;
 /// Longest name of a command, or pattern of keys or channels, in a registration, bytes. As long as names are elsewhere (`NAME_BYTES`).
 pub const REDIS_RULE_BYTES: usize = 256;
 
-/// Longest life of a certificate of kind `x509` or `ssh`, seconds. standards.md, "X.509 out": an hour at most.
-pub const CERTIFICATE_TTL_S: u64 = 3600;
 /// Longest life of a certificate without revocation information, seconds. standards.md, "X.509 out": RFC 9608 for 10 minutes at most.
 pub const NO_REV_AVAIL_TTL_S: u64 = 600;
 /// Time for which the CA of an upstream signs, milliseconds. NIST SP 800-57 part 1, table 1: a year is the shortest cryptoperiod of such keys.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::public_key::SshKeyType;
-use crate::certificates::{CaRotation, known_scopes, life_fits, path_exists, rotation};
+use crate::certificates::{CaRotation, known_scopes, path_exists, rotation};
 use mayfly_base::document::{Field, Section};
 use mayfly_base::limits;
 use mayfly_base::refusal::{Error, Refusal};
@@ -95,7 +95,6 @@ impl SshSettings {
 
 /// Reads the section.
 pub fn read(section: &Section<'_>, around: &SettingsContext<'_>) -> Option<Value> {
-    let rotation_field = section.required("rotation");
     let rotation = rotation(section);
     let key_types = match section.optional("key_types") {
         Some(field) => each(&field, 1, |f| f.one_of(SshKeyType::NAMES)),
@@ -111,7 +110,6 @@ pub fn read(section: &Section<'_>, around: &SettingsContext<'_>) -> Option<Value
         }
     });
     path_exists(section, around)?;
-    life_fits(rotation_field.as_ref(), around)?;
     serde_json::to_value(SshSettings { rotation: rotation?, key_types: key_types?, grants: grants? }).ok()
 }
 

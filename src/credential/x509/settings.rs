@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::certificates::{CaRotation, known_scopes, life_fits, path_exists, rotation};
+use crate::certificates::{CaRotation, known_scopes, path_exists, rotation};
 use mayfly_base::document::{Field, Section};
 use mayfly_base::limits;
 use mayfly_base::refusal::{Error, Refusal};
@@ -114,7 +114,6 @@ pub fn read(section: &Section<'_>, around: &SettingsContext<'_>) -> Option<Value
         let what = format!("is \"none\", and ttl.max is {} s: a certificate that nothing revokes has to end soon", ttl.max);
         return field.wrong(what, format!("lower ttl.max to {} s or less, or write \"crl\"", limits::NO_REV_AVAIL_TTL_S));
     }
-    life_fits(revocation_field.as_ref(), around)?;
     serde_json::to_value(X509Settings { revocation: revocation?, rotation: rotation?, grants: grants? }).ok()
 }
 
@@ -188,7 +187,6 @@ mod tests {
             ("revocation = \"crl\"", "", "lacks x509.revocation"),
             ("revocation = \"crl\"", "revocation = \"ocsp\"", "x509.revocation"),
             ("revocation = \"crl\"", "revocation = \"none\"", "lower ttl.max to 600 s"),
-            ("max = \"1h\"", "max = \"2h\"", "lower ttl.max to 3600 s"),
             ("scope = \"reports:read\"", "scope = \"reports:none\"", "which is not in scopes"),
             ("common_name = \"reports_reader\"", "common_name = \" x\"", "neither begins nor ends with a space"),
             ("dns_names = [\"reports.example.org\"]", "dns_names = [\"*.example.org\"]", "without a wildcard"),
