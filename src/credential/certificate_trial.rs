@@ -1,6 +1,5 @@
 //! A certificate for `mayfly upstream test`: for a key that nobody keeps, verified with the CA that the upstream's servers trust.
 
-use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair, UnparsedPublicKey};
 use rcgen::PublicKeyData;
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
@@ -36,10 +35,8 @@ impl PublicKeyData for Point {
 }
 
 fn throwaway_key(kind: CredentialKind) -> Result<Vec<u8>, Fault> {
-    let failed = |_| Fault::new("a P-256 key could not be made");
-    let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &SystemRandom::new()).map_err(failed)?;
-    let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, document.as_ref())
-        .map_err(|_| Fault::new("a P-256 key could not be read"))?;
+    let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING);
+    let pair = pair.map_err(|_| Fault::new("a P-256 key could not be made"))?;
     let point = pair.public_key().as_ref().to_vec();
     Ok(match kind {
         CredentialKind::Ssh => ssh::authority_blob(&point),

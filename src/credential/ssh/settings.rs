@@ -1,6 +1,6 @@
 //! The section `[ssh]` of a registration.
 
-use std::net::IpAddr;
+use core::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

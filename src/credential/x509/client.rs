@@ -24,7 +24,7 @@ const NO_REV_AVAIL: &[u64] = &[2, 5, 29, 56];
 const NULL: [u8; 2] = [5, 0];
 
 /// A signed certificate of kind `x509`.
-pub struct ClientCertificate {
+pub struct SignedClientCertificate {
     /// The certificate, DER.
     pub der: Vec<u8>,
     /// SHA-256 of its signed part. The same for the same record: the signature itself is not.
@@ -51,7 +51,7 @@ pub fn make(
     issued: &CredentialIssued,
     settings: &X509Settings,
     issuer: &str,
-) -> Result<ClientCertificate, Error> {
+) -> Result<SignedClientCertificate, Error> {
     let CertificateNames { common_name, organization, dns_names } = settings.names(&issued.scopes)?;
     if upstream_path(&issued.environment, &issued.upstream).as_deref() != Some(ca.environment()) {
         return Err(Fault::new(format!("key {} is not of upstream {}", ca.id(), issued.upstream)).into());
@@ -89,5 +89,5 @@ pub fn make(
     let made = params.signed_by(&key, UpstreamCa::of(ca)?.issuer()).map_err(failed("signing a certificate"))?;
     let (_, read) = X509Certificate::from_der(made.der()).map_err(|_| Fault::new("a certificate that cannot be read"))?;
     let signed_part = sha256(read.tbs_certificate.as_ref());
-    Ok(ClientCertificate { der: made.der().to_vec(), signed_part, crl_url })
+    Ok(SignedClientCertificate { der: made.der().to_vec(), signed_part, crl_url })
 }

@@ -11,7 +11,7 @@ use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyD
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::client::{ClientCertificate, make};
+use super::client::{SignedClientCertificate, make};
 use super::settings::{CertificateRevocation, NameGrant, X509Settings};
 use super::*;
 use crate::certificates::CaRotation;
@@ -76,7 +76,7 @@ fn issued(key: &KeyPair, scope: &str) -> CredentialIssued {
     }
 }
 
-fn made(ca: &LoadedKey, n: u8, of: &CredentialIssued, settings: &X509Settings) -> ClientCertificate {
+fn made(ca: &LoadedKey, n: u8, of: &CredentialIssued, settings: &X509Settings) -> SignedClientCertificate {
     make(ca, CredentialId::from_bytes([n; 16]), of, settings, ISSUER).ok().unwrap()
 }
 
@@ -214,7 +214,7 @@ fn a_rustls_server_takes_a_certificate_until_the_crl_lists_it_also_after_the_ca_
         let chain = vec![CertificateDer::from(served.der.clone())];
         Arc::new(config.with_client_cert_verifier(verifier).with_single_cert(chain, private(&server_key)).unwrap())
     };
-    let client = |certificate: &ClientCertificate| {
+    let client = |certificate: &SignedClientCertificate| {
         let verifier = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider.clone()).build().unwrap();
         let config = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().unwrap();
         let chain = vec![CertificateDer::from(certificate.der.clone())];
