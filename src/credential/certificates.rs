@@ -155,8 +155,7 @@ pub(super) fn outlives(ca: &LoadedKey, issued: &CredentialIssued) -> Result<(), 
         return Ok(());
     }
     let no = format!("the CA of upstream {} ends at {ends}, before the certificate would", issued.upstream);
-    let purpose = "upstream_ca";
-    let command = format!("an operator runs: mayfly key rotate --purpose {purpose} --upstream {}", issued.upstream);
+    let command = format!("an operator runs: mayfly key rotate --purpose upstream_ca --upstream {}", issued.upstream);
     Err(Refusal::new(Reason::NotReady, no).way_out(command))
 }
 

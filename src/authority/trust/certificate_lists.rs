@@ -71,7 +71,10 @@ pub struct CertificateLists {
 /// The last look for ended certificates.
 #[derive(Default)]
 struct LastLook {
+    /// The value of the change counter; `None` if a list could not be signed.
     changes: Option<u64>,
+    /// When it was, by the monotonic clock.
+    at: u64,
     keys: Vec<(Box<str>, KeyState)>,
 }
 
@@ -158,6 +161,12 @@ impl Authority {
         if last.changes == Some(changes) && last.keys == keys && !before.values().any(|list| list.is_old(now)) {
             return Ok(());
         }
+        // What failed is tried again once a second, however often it is asked for.
+        let since = self.system.steady().saturating_sub(last.at);
+        if last.changes.is_none() && last.at > 0 && since < limits::CERTIFICATE_LISTS_MS {
+            return Ok(());
+        }
+        last.at = self.system.steady();
         let head = self.ledger.settled(|s| s.head).await?;
         let ended = if keys.is_empty() { EndedByKey::new() } else { self.ended_certificates(now).await? };
         let cas = self.ledger.settled(|s| ca_keys(s).map(|(id, k)| (id.clone(), k.clone())).collect::<Vec<_>>()).await?;
@@ -183,7 +192,7 @@ impl Authority {
             }
         }
         lists.published.store(Arc::new(all));
-        *last = LastLook { changes: whole.then_some(changes), keys };
+        (last.changes, last.keys) = (whole.then_some(changes), keys);
         Ok(())
     }
 

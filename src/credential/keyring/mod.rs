@@ -324,7 +324,8 @@ impl Keyring {
     pub fn shred(keys: &BTreeMap<Box<str>, ManagedKey>, store: &dyn Store) -> Result<(), Fault> {
         let gone = keys.iter().filter(|(_, k)| matches!(k.state, KeyState::Removed | KeyState::Compromised));
         for (id, _) in gone {
-            for name in [value_name(id), certificate_name(id)] {
+            // The private part last: as long as it is there, a deletion that was cut short is repeated.
+            for name in [certificate_name(id), value_name(id)] {
                 store.delete(&name, Precondition::Any).map_err(|e| Fault::new(format!("deleting key {id}: {e}")))?;
             }
         }

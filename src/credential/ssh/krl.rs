@@ -34,8 +34,8 @@ pub struct KrlContent {
     pub compromised: Vec<Vec<u8>>,
 }
 
-/// Signs a KRL. `number` must be higher than in every earlier KRL of the upstream. OpenSSH before 9.4 verifies the signature if there is
-/// one, and later versions skip it; whoever fetches a KRL relies on TLS.
+/// Signs a KRL. `number` must be higher than in every earlier KRL of the upstream.
+/// OpenSSH does not look who signed a KRL: whoever fetches one relies on TLS.
 pub fn krl(content: &KrlContent, signer: &LoadedKey, number: u64, comment: &str, now: Millis) -> Result<Vec<u8>, Fault> {
     let mut out = Writer::default();
     out.raw(MAGIC).uint32(FORMAT).uint64(number).uint64(now.seconds()).uint64(0).string(b"").string(comment.as_bytes());
