@@ -96,7 +96,7 @@ verdict "all eight sessions are denied" "$([ "$lost" = 0 ] && echo yes || echo "
 check "mayfly get once more" 0 agent -o json get reports --purpose "the report of May" --to "$work/keys.json"
 check "who" 0 as_session whoami
 session=$(grep -oE "lease_[a-z0-9]+" "$work/out" || true)
-check "the server is killed" 0 kill -9 "$(cat "$world/mayfly.pid")"
+check "the server is killed" 0 killed
 check "and begins again" 0 "$mayfly" dev up --dir "$world" --detach
 for _ in $(seq 150); do you status >/dev/null 2>&1 && break || sleep 0.2; done
 check "mayfly upstream retire" 0 you upstream retire reports --reason "done" --confirm all

@@ -212,6 +212,11 @@ says "by name" out "warehouse"
 
 # Break-glass: named in advance by two, opened by two, looked at by a third. Owners are back, so that there is something to mend.
 check "the owner is back" 0 you owner back data-platform --reason "team founded anew"
+check "the registration of a static secret" 0 you upstream template secret
+sed -e 's/"prod"/"dev"/' "$work/out" >"$work/sentry.toml"
+check "is added" 0 you upstream add "$work/sentry.toml"
+printf 'marker-one\n' >"$work/key"
+check "a secret is stored for it" 0 you secret put sentry --file "$work/key"
 check "nobody has named any rights" 3 you break-glass open orders-down --reason "orders are not booked"
 check "the files in force" 0 you policy show dev --to "$work/night"
 cat >>"$work/night/roles.toml" <<'TOML'
@@ -220,7 +225,7 @@ cat >>"$work/night/roles.toml" <<'TOML'
 environment = "dev"
 open = ["spiffe://dev.mayfly.internal/operator/you", "spiffe://dev.mayfly.internal/operator/colleague"]
 review = ["spiffe://dev.mayfly.internal/operator/auditor"]
-upstreams = { warehouse = ["orders:read"] }
+upstreams = { warehouse = ["orders:read"], sentry = ["events:read"] }
 any_tool = true
 ttl = "30m"
 TOML
@@ -239,11 +244,16 @@ check "with one person nothing is issued" 5 you get warehouse --task "$task" --p
 check "a second person joins" 0 colleague break-glass join "$task" --reason "I see it too"
 check "both act in it" 0 you get warehouse --task "$task" --purpose "look" --scope orders:read
 check "each for itself" 0 colleague get warehouse --task "$task" --purpose "look" --scope orders:read
+check "and gets the static secret" 0 you get sentry --task "$task" --purpose "look"
+check "which is in use" 0 you secret list
+says "and not yet to be rotated" out "in use"
 check "what was not named is refused" 5 you get warehouse --task "$task" --purpose "take" --scope orders:export
 check "and nobody else is in it" 3 auditor get warehouse --task "$task" --purpose "look" --scope orders:read
 check "it is ended" 0 colleague break-glass close "$task" --reason "booked again"
 check "what it issued is dead" 0 you task show "$task" -o json
 says "all of it" out '"live_credentials": 0'
+for _ in $(seq 100); do you secret list >"$work/out" 2>/dev/null; grep -qF "is to be rotated" "$work/out" && break || sleep 0.1; done
+says "and the static secret that it revealed is to be rotated" out "version 1 is to be rotated"
 check "until it was reviewed neither opens another" 9 you break-glass open orders-down --reason "once more"
 says "and is told why" err "nobody reviewed"
 check "an auditor is told" 10 auditor report unreviewed

@@ -213,6 +213,7 @@ fn the_pure_parts_know_no_files_sockets_or_tasks() {
             "src/credential/oauth/",
             "src/credential/federation/",
             "src/credential/aws/",
+            "src/credential/secret/source/",
         ];
         (pure.iter().any(|p| f.path.starts_with(p)) && !waits.iter().any(|p| f.path.starts_with(p)))
             || f.path.starts_with("src/ledger/state/")
@@ -321,6 +322,30 @@ fn every_file_says_what_it_is() {
     let files = files();
     let silent = rust(&files, "").filter(|f| !f.text.trim_start_matches("#!/usr/bin/env").starts_with("//!"));
     none(silent.map(|f| f.path.clone()).collect(), "begin with a `//!` comment: what is here, and why it is apart");
+}
+
+#[test]
+fn comments_name_their_subject() {
+    let pronouns = ["It ", "Its ", "They ", "Their ", "That ", "These ", "Those ", "He ", "She "];
+    let text = |line: &str| {
+        let line = line.trim_start();
+        let rest = line.strip_prefix("///").or_else(|| line.strip_prefix("//!")).or_else(|| line.strip_prefix("//"))?;
+        Some(rest.strip_prefix(' ').unwrap_or(rest).to_owned())
+    };
+    let mut found = Vec::new();
+    for file in rust(&files(), "") {
+        let mut before = false;
+        for (n, line) in file.text.lines().enumerate() {
+            let comment = text(line);
+            // A later line of a comment may begin a sentence of its own.
+            let first = comment.as_deref().filter(|_| !before);
+            if first.is_some_and(|comment| pronouns.iter().any(|p| comment.starts_with(p))) {
+                found.push(format!("{}:{}: {}", file.path, n + 1, line.trim()));
+            }
+            before = comment.is_some();
+        }
+    }
+    none(found, "the subject of a comment's first sentence is a noun: the version, the grant, the request");
 }
 
 #[test]

@@ -64,6 +64,14 @@ as() {
     shift 2
     "$mayfly" --config "$world/$context.toml" --svid "$world/svid/$name/svid.pem" --key "$world/svid/$name/key.pem" "$@"
 }
+# killed: the server of the world, by SIGKILL, and waits until the process is gone: the next `dev up` would find it running otherwise.
+killed() {
+    local pid
+    pid=$(cat "$world/mayfly.pid")
+    kill -9 "$pid"
+    for _ in $(seq 100); do kill -0 "$pid" 2>/dev/null || return 0; sleep 0.05; done
+    return 1
+}
 you() { as operator/you operator-you "$@"; }
 colleague() { as operator/colleague operator-you "$@"; }
 agent() { as agent/demo agent-demo "$@"; }

@@ -47,7 +47,8 @@ pub struct MintOrder<'a> {
     pub terms: &'a str,
     /// The key for [`MintOrder::password`]. `None` unless the kind [derives](UpstreamConnector::derives).
     pub passwords: Option<&'a LoadedKey>,
-    /// Seals the secret that undoing will need. `None` unless the kind [needs one](UpstreamConnector::undoes_by_secret), and for a repeat.
+    /// Seals what undoing will read. `None` unless the kind [needs](UpstreamConnector::undoes_by_secret) or
+    /// [uses](UpstreamConnector::undoes_with_note) that, and for a repeat.
     pub keeper: Option<&'a UndoSecretKeeper>,
 }
 
@@ -86,8 +87,10 @@ pub struct UndoOrder<'a> {
     pub terms: &'a str,
     /// Why it is undone. `None`: it was made for a test.
     pub cause: Option<UndoCause>,
-    /// The secret that was sealed when the credential was made. `Some` for a kind that [needs one](UpstreamConnector::undoes_by_secret).
+    /// What was sealed when the credential was made. `Some` for a kind that [needs it](UpstreamConnector::undoes_by_secret).
     pub secret: Option<&'a [u8]>,
+    /// Seals something else in its place. As for [`MintOrder::keeper`].
+    pub keeper: Option<&'a UndoSecretKeeper>,
 }
 
 /// The credential to be made, identified before it is made.
@@ -121,6 +124,9 @@ pub enum MakeError {
     /// Nothing was made, and nothing will be until an operator changes something.
     #[error("{0}")]
     NotReleased(String),
+    /// Another request is in the way: nothing was made, and the upstream was not asked. It can be tried again soon.
+    #[error("{0}")]
+    Busy(String),
     /// The upstream refused: nothing was made, and nothing will be.
     #[error("the upstream refused: {0}")]
     Refused(String),
@@ -184,6 +190,12 @@ pub trait UpstreamConnector: Send + Sync + 'static {
     /// dropped if the caller disconnects. If the answer is lost all the same, `undo` is not called: the lease stays listed until
     /// [`UpstreamHandle::ends_at`].
     fn undoes_by_secret(&self) -> bool {
+        false
+    }
+
+    /// Whether the kind may seal a note for its undoing, by the same keeper. Unlike a [secret](UpstreamConnector::undoes_by_secret), a note may
+    /// be missing: undoing is called without one then.
+    fn undoes_with_note(&self) -> bool {
         false
     }
 
@@ -259,8 +271,8 @@ impl UpstreamConnectors {
     }
 
     /// Whether a kind needs secrets for undoing.
-    pub fn any_undoes_by_secret(&self) -> bool {
-        self.by_kind.values().any(|connector| connector.undoes_by_secret())
+    pub fn any_seals(&self) -> bool {
+        self.by_kind.values().any(|connector| connector.undoes_by_secret() || connector.undoes_with_note())
     }
 
     /// As [`UpstreamConnector::begin`], for all kinds.

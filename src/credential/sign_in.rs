@@ -79,11 +79,11 @@ pub enum SignInError {
 /// What became of a grant that was disconnected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Disconnected {
-    /// It is revoked at the server.
+    /// The grant is revoked at the server.
     Revoked,
-    /// It is no longer used; revoking it is tried until it works. The error of the first attempt.
+    /// The grant is no longer used; revoking it is tried until it works. The error of the first attempt.
     Later(String),
-    /// It is no longer used. The server cannot revoke it, or had ended it.
+    /// The grant is no longer used. The server cannot revoke it, or had ended it.
     Forgotten(String),
 }
 
@@ -92,11 +92,11 @@ pub enum Disconnected {
 pub enum ConnectionState {
     /// Nobody has signed in.
     None,
-    /// It can be used.
+    /// The grant can be used.
     Connected,
     /// The server ended it: somebody has to sign in again.
     SignInAgain,
-    /// It was disconnected and is being revoked.
+    /// The grant was disconnected and is being revoked.
     Ending,
 }
 
@@ -105,7 +105,7 @@ pub enum ConnectionState {
 pub struct UpstreamConnection {
     /// The upstream.
     pub upstream: String,
-    /// Its environment.
+    /// The environment of the upstream.
     pub environment: String,
     /// Where it stands.
     pub state: ConnectionState,

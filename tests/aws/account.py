@@ -1,6 +1,6 @@
-"""What tests/aws.sh does in the account of moto, by boto3.
+"""What tests/aws.sh and tests/secret_sources.sh do in the account of moto, by boto3.
 
-    account.py create | denied | whoami | requests
+    account.py create | denied | whoami | requests | secret NAME VALUE | secret NAME delete
 """
 import json
 import os
@@ -43,5 +43,18 @@ def requests():
     assert {role['RoleName'] for role in roles} == set(ROLES)
 
 
+def secret(name, value):
+    """A secret of Secrets Manager, or a new version of it. Prints its ARN."""
+    manager = client('secretsmanager')
+    if value == 'delete':
+        manager.delete_secret(SecretId=name, ForceDeleteWithoutRecovery=True)
+        return
+    try:
+        print(manager.create_secret(Name=name, SecretString=value)['ARN'])
+    except manager.exceptions.ResourceExistsException:
+        print(manager.put_secret_value(SecretId=name, SecretString=value)['ARN'])
+
+
 if __name__ == '__main__':
-    {'create': create, 'denied': denied, 'whoami': whoami, 'requests': requests}[sys.argv[1]]()
+    commands = {'create': create, 'denied': denied, 'whoami': whoami, 'requests': requests, 'secret': secret}
+    commands[sys.argv[1]](*sys.argv[2:])

@@ -62,7 +62,7 @@ fn the_unit_is_closed() {
     let level = told.lines().find_map(|l| l.split_once("Overall exposure level for mayfly.service: ")).expect("a level").1;
     let level: f64 = level.split(' ').next().unwrap().parse().unwrap();
     assert!(ran.status.success() && level <= 2.0, "{told}");
-    // It says what the server needs, and no more.
+    // The unit says what the server needs, and no more.
     let text = fs::read_to_string(unit).unwrap();
     for line in [
         "LoadCredential=seal.key:",

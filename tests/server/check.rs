@@ -213,7 +213,7 @@ fn a_store_in_use_is_told_apart_by_whose_it_is() {
     lock.lock().unwrap();
     let (fine, text) = validate(&world, &[]);
     assert!(!fine && text.contains("is in use") && text.contains("fuser -v"), "{text}");
-    // It may be the server of this configuration, which the check does not recognize: nothing that ends it is advised.
+    // The process may be the server of this configuration, which the check does not recognize: nothing that ends it is advised.
     assert!(text.contains("recognized at listen.admin_socket or at an unchanged port") && !text.contains("fuser -k"), "{text}");
     both_refuse(&world, "a store that another process has", "is in use");
 }

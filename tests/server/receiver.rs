@@ -36,7 +36,7 @@ impl Got {
 /// The receiver's answer.
 #[derive(Clone, PartialEq)]
 pub enum Answer {
-    /// These bytes, and the end of the connection.
+    /// The given bytes, and the end of the connection.
     Bytes(String),
     /// The first bytes, and then the second ones repeatedly for as long as the client reads.
     Endless(String, String),

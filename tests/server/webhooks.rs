@@ -44,7 +44,7 @@ async fn events_are_signed_and_come_in_order_and_a_receiver_that_was_down_misses
     // The signature by hand: HMAC as RFC 2104 has it, over SHA-256.
     let tag = hmac(SECRET, format!("{}.{}.{}", got.id, got.time, got.body).as_bytes());
     assert_eq!(got.signature, format!("v1,{}", data_encoding::BASE64.encode(&tag)));
-    // It refuses for a while; nobody who revokes waits for it.
+    // The receiver refuses for a while; nobody who revokes waits for it.
     receiver.answers(Answer::status("503 Busy"));
     for n in 1..4 {
         expected.push(revoke(&world, admin, n).await);

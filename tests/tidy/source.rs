@@ -9,7 +9,7 @@ const SKIPPED: &[&str] = &["target", ".git", ".venv", "node_modules", "__pycache
 
 /// A file of the project.
 pub struct File {
-    /// Its path from the project's root, with `/` between its parts.
+    /// The path from the project's root, with `/` between its parts.
     pub path: String,
     /// What stands in it.
     pub text: String,

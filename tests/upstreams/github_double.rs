@@ -53,7 +53,7 @@ impl GithubDouble {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/doubles/github.py");
         let mut command = Command::new(python);
         command.arg(script).arg("--dir").arg(dir.path()).args(["--prefix", prefix]);
-        // Its stdin ends with this process.
+        // The double's stdin ends with this process.
         let process = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let (ready, began) = (dir.path().join("double.json"), Watch::start());
         while !ready.exists() {

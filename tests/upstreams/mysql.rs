@@ -153,7 +153,7 @@ fn a_lease_of_mysql_is_undone_after_its_registration_was_retired() {
     std::fs::write(&secret, kept).unwrap();
     closed(&secret, 0o600);
     if let Some(lease) = rig.leases("myretired", pb::UpstreamState::Pending).into_values().next() {
-        // It may have been tried by itself in the meantime.
+        // The lease may have been tried by itself in the meantime.
         rig.operate(&["lease", "retry", &lease.lease_id]);
     }
     until("the lease is closed", || rig.leases("myretired", pb::UpstreamState::Pending).is_empty());

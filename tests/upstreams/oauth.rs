@@ -133,7 +133,7 @@ fn a_credential_lives_no_longer_than_the_servers_token_and_without_revocation_on
     let listed = rig.operated(&["-o", "json", "lease", "list"]);
     assert!(!rig.leases("consent", pb::UpstreamState::Pending).is_empty(), "{listed}");
     assert_eq!(server.api(&token(&issued)).0, 200, "it lives until it ends by itself");
-    // Its lease closes when the token ended.
+    // The token's lease closes when the token ended.
     settled(&rig, "consent", "the token ended");
     assert_eq!(server.api(&token(&issued)).0, 401);
 }

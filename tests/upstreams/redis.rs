@@ -291,7 +291,7 @@ fn a_lease_of_redis_is_undone_after_its_registration_was_retired() {
     std::fs::write(&secret, kept).unwrap();
     closed(&secret, 0o600);
     if let Some(lease) = rig.leases("rdretired", pb::UpstreamState::Pending).into_values().next() {
-        // It may have been tried by itself in the meantime.
+        // The lease may have been tried by itself in the meantime.
         rig.operate(&["lease", "retry", &lease.lease_id]);
     }
     until("it is undone", || server.users_of("rdretired").is_empty());

@@ -136,7 +136,7 @@ fn a_secret_is_handed_out_by_a_grant_and_a_repeat_gets_the_same() {
     assert_eq!((listed.version, listed.status.as_str(), listed.versions.len()), (3, "in use", 3));
     let states: Vec<_> = listed.versions.iter().map(pb::SecretVersion::state).collect();
     assert_eq!(states, [pb::SecretVersionState::Ended, pb::SecretVersionState::Ended, pb::SecretVersionState::Current]);
-    // It survives a kill.
+    // The secret survives a kill.
     let mut rig = rig;
     rig.kill();
     rig.start();

@@ -32,7 +32,7 @@ use mayfly_verify::seq::{CredentialId, Seq, TaskId};
 /// An issuance, with the ids of its task path as far as they are known, root first.
 #[derive(Clone, Debug)]
 pub struct FoundIssuance {
-    /// Its record.
+    /// The record of the issuance.
     pub record: Record,
     /// The sequence number of the record.
     pub seq: Seq,

@@ -5,8 +5,8 @@
 //! cannot change policy, registry, bindings, keys, trust or locks as operators, and cannot give approvals: otherwise two holders of wide
 //! rights would be the two people whom such changes require.
 //!
-//! Closing the task revokes everything issued in it. It does not rotate a static secret (kind `secret`) that the task revealed: an operator
-//! does that, with `mayfly secret rotate`.
+//! Closing the task revokes everything issued in it. A static secret (kind `secret`) that the task revealed is marked to be rotated when its
+//! lease is undone.
 
 use crate::admission::rate_limits::RateLimitedAct;
 use crate::authority::Authority;

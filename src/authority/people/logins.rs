@@ -73,7 +73,7 @@ impl LoginToken {
 pub struct LoginResult {
     /// The id of the login.
     pub credential: CredentialId,
-    /// Its record.
+    /// The record of the login.
     pub seq: Seq,
     /// The SPIFFE ID of the certificate.
     pub spiffe_id: SpiffeId,

@@ -31,7 +31,7 @@ use mayfly_verify::seq::{ApprovalId, Millis, Seq, TaskId};
 /// A decision that would differ.
 #[derive(Clone, Debug)]
 pub struct ChangedDecision {
-    /// Its record.
+    /// The record of the decision.
     pub seq: Seq,
     /// The time of the decision.
     pub at: Millis,

@@ -61,9 +61,9 @@ pub struct HookRequest<'a> {
     pub action: HookAction,
     /// The upstream.
     pub upstream: &'a str,
-    /// Its environment.
+    /// The upstream's environment.
     pub environment: &'a str,
-    /// Its target.
+    /// The upstream's target.
     pub target: &'a str,
     /// The rotation attempt, for `create`.
     #[serde(skip_serializing_if = "str::is_empty")]

@@ -70,9 +70,17 @@ pub struct ListedSecret {
     pub registration: Option<std::sync::Arc<Upstream>>,
 }
 
+/// The rule of refusals by what a registration says.
+const REGISTRATION: &str = "the upstream's registration";
+
 fn of_another_kind(name: &str) -> Refusal {
     let no = Refusal::new(Reason::NotServed, format!("upstream {name} is not of kind secret, so it has no stored secret"));
     no.way_out("mayfly upstream template secret")
+}
+
+/// Where the secret of an upstream is read from, in words, if mayfly does not keep it.
+fn source_of(upstream: &Upstream) -> Option<String> {
+    mayfly_credential::secret::stored_settings(&upstream.settings)?.source
 }
 
 /// Checks a secret before it is stored.
@@ -121,6 +129,13 @@ impl Authority {
             let no =
                 Refusal::new(Reason::NotServed, format!("upstream {name} is not of kind secret, so it has no stored secret"));
             return Err(Error::Refusal(no.way_out("mayfly upstream template secret")));
+        }
+        if let Some(source) = source_of(&upstream) {
+            let no = format!("the secret of upstream {name} is read at each grant ({source}), so none is stored");
+            let no = Refusal::new(Reason::NotServed, no);
+            return Err(Error::Refusal(
+                no.by(REGISTRATION).way_out("replace it there, or remove [secret.source] from the registration"),
+            ));
         }
         check(&value, &upstream)?;
         let who = admitted.who();
@@ -172,17 +187,21 @@ impl Authority {
         if let Some(before) = self.remembered(&who.name(), named).await? {
             return self.stored_before(before.at, named);
         }
+        if let Some(source) = source_of(&upstream) {
+            let no = format!("the secret of upstream {name} is read at each grant ({source}), and mayfly does not rotate it");
+            return Err(Error::Refusal(Refusal::new(Reason::NotServed, no).by(REGISTRATION).way_out("rotate it there")));
+        }
         if !self.rotations.has_hook(name) {
             let no = Refusal::new(Reason::NotReady, format!("no hook is configured that rotates the secret of upstream {name}"));
             let way_out = format!("make a new key at the vendor and store it: mayfly secret put {name}; or configure a hook");
-            return Err(Error::Refusal(no.way_out(way_out)));
+            return Err(Error::Refusal(no.by("the hooks of the server's configuration").way_out(way_out)));
         }
         let current =
             self.ledger.settled(|s| s.secrets.get(name).and_then(|s| Some((s.current()?.version, s.requested.clone()))));
         let Some((version, requested)) = current.await? else {
             let no =
                 Refusal::new(Reason::NotReady, format!("no secret of upstream {name} is stored, so there is nothing to rotate"));
-            return Err(Error::Refusal(no.way_out(format!("mayfly secret put {name}"))));
+            return Err(Error::Refusal(no.by("the stored secrets").way_out(format!("mayfly secret put {name}"))));
         };
         if requested.is_some() {
             // What the operator wants is under way; it is tried at once.
@@ -298,6 +317,14 @@ impl ListedSecret {
         let name = &self.upstream;
         let mut parts = Vec::new();
         let current = self.secret.as_ref().and_then(ManagedSecret::current);
+        if let Some(source) = self.registration.as_deref().and_then(source_of) {
+            parts.push(format!("read at each grant: {source}"));
+            if let Some(v) = current {
+                let remedy = format!("mayfly secret remove {name} --reason TEXT");
+                parts.push(format!("version {} is still stored, and is not handed out: {remedy}", v.version));
+            }
+            return parts.join("; ");
+        }
         match (current, &self.registration) {
             (None, Some(_)) => parts.push(format!("no secret is stored: mayfly secret put {name}")),
             (Some(v), Some(registered)) if *v.target != registered.target => parts.push(format!(

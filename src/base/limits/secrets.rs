@@ -21,6 +21,13 @@ pub const SECRET_ROTATION_MOST_MS: u64 = 731 * 86_400_000;
 /// seconds.
 pub const SECRET_LATE_MS: u64 = 300_000;
 
+/// How long an assertion for the login at a secret's source is valid, milliseconds. One call and some skew of clocks; AWS and OpenBao accept
+/// any time in the future.
+pub const SECRET_SOURCE_ASSERTION_MS: u64 = 120_000;
+/// Largest answer of a secret's source, bytes: a secret of `STATIC_SECRET_BYTES` with every byte escaped in JSON as six, and the fields beside
+/// it. AWS Secrets Manager has values of at most 65,536 bytes, OpenBao entries of at most 512 KiB.
+pub const SECRET_SOURCE_ANSWER_BYTES: usize = 512 * 1024;
+
 /// Largest answer of a rotation hook, bytes: a secret of `STATIC_SECRET_BYTES` with every byte escaped in JSON as two, and an id.
 pub const HOOK_ANSWER_BYTES: usize = 80 * 1024;
 /// Time limit of one call of a rotation hook, where the configuration does not say, milliseconds. Some calls of a vendor's API.

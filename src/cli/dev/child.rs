@@ -61,7 +61,7 @@ impl ServerProcess {
         &self.addresses
     }
 
-    /// Its process id.
+    /// The id of the process.
     pub fn pid(&self) -> u32 {
         self.process.id()
     }

@@ -101,7 +101,7 @@ pub enum DevWorldError {
 pub struct SvidPaths {
     /// The certificate, PEM.
     pub certificate: PathBuf,
-    /// Its private key, PEM.
+    /// The private key of the SVID, PEM.
     pub key: PathBuf,
 }
 

@@ -38,9 +38,9 @@ use mayfly_base::limits;
 /// What is known about a request that was not answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CallOutcome {
-    /// It was not sent: no byte of it reached the server.
+    /// The request was not sent: no byte of it reached the server.
     NotSent,
-    /// It was sent, at least in part: the server may have carried it out.
+    /// The request was sent, at least in part: the server may have carried it out.
     PerhapsDone,
 }
 

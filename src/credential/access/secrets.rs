@@ -101,6 +101,44 @@ impl UpstreamAccess {
         keys: &[&str],
         others: &[&str],
     ) -> Result<Vec<Zeroizing<String>>, SecretError> {
+        self.values(upstream, target, keys, others).map(|(secrets, _)| secrets)
+    }
+
+    /// The static secret of an upstream: the value of `secret`, or the contents of the file that `secret_file` names, without a line break at
+    /// their end.
+    pub fn static_secret(&self, upstream: &str, target: &str) -> Result<Zeroizing<Vec<u8>>, SecretError> {
+        let (_, found) = self.values(upstream, target, &[], &["secret", "secret_file"])?;
+        let wrong = |what: &str| {
+            let what = format!("{what}: it needs either secret or secret_file, a text in single quotes");
+            self.file(upstream, "toml").map(|path| SecretError::Wrong { path, what }).unwrap_or_else(|no| no)
+        };
+        match &found[..] {
+            [Some(secret), None] => Ok(Zeroizing::new(secret.as_bytes().to_vec())),
+            [None, Some(path)] => {
+                let path = Path::new(path.as_str());
+                if !path.is_absolute() {
+                    return Err(wrong("secret_file is no absolute path"));
+                }
+                let mut bytes = read(path, limits::STATIC_SECRET_BYTES + 2)?;
+                for end in [b'\n', b'\r'] {
+                    let _ = bytes.pop_if(|last| *last == end);
+                }
+                Ok(bytes)
+            }
+            [Some(_), Some(_)] => Err(wrong("has both secret and secret_file")),
+            _ => Err(wrong("has neither secret nor secret_file")),
+        }
+    }
+
+    /// The values of `keys`, which the file must have, and of `others`, which it may have.
+    #[expect(clippy::type_complexity, reason = "two lists, in the order of the two lists of keys")]
+    fn values(
+        &self,
+        upstream: &str,
+        target: &str,
+        keys: &[&str],
+        others: &[&str],
+    ) -> Result<(Vec<Zeroizing<String>>, Vec<Option<Zeroizing<String>>>), SecretError> {
         let path = self.file(upstream, "toml")?;
         let text = read(&path, limits::UPSTREAM_SECRET_FILE_BYTES)?;
         let wrong = |what: &str| SecretError::Wrong { path: path.clone(), what: what.to_owned() };
@@ -113,8 +151,8 @@ impl UpstreamAccess {
                 false => c.keys.join(", "),
             });
             wrong(&format!(
-                "it needs the keys target and {}, as texts in single quotes (three for a text of several lines); wrong is: {}",
-                keys.join(" and "),
+                "it needs the keys {}, as texts in single quotes (three for a text of several lines); wrong is: {}",
+                [&["target"], keys].concat().join(" and "),
                 lines.collect::<Vec<_>>().join("; ")
             ))
         };
@@ -124,13 +162,14 @@ impl UpstreamAccess {
         let read = |key: &&str| root.required(key).and_then(|f| f.lines(limits::UPSTREAM_SECRET_BYTES)).map(Zeroizing::new);
         let all: Vec<Option<Zeroizing<String>>> = keys.iter().map(read).collect();
         let secrets: Option<Vec<Zeroizing<String>>> = all.into_iter().collect();
-        others.iter().for_each(|key| drop(root.optional(key)));
+        let text = |field: mayfly_base::document::Field<'_>| field.lines(limits::UPSTREAM_SECRET_BYTES).map(Zeroizing::new);
+        let others = others.iter().map(|key| root.optional(key).and_then(text)).collect();
         root.finish();
         let (bound, secrets) = document.finish(bound.zip(secrets)).map_err(told)?;
         let origin = |url: &str| target_url(url).and_then(|url| origin(&url).map(str::to_owned));
         match origin(&bound) {
             None => Err(wrong("target is no URL with scheme and host")),
-            bound if bound == origin(target) => Ok(secrets),
+            bound if bound == origin(target) => Ok((secrets, others)),
             bound => Err(SecretError::OtherTarget { path, bound: bound.unwrap_or_default(), asked: target.to_owned() }),
         }
     }
@@ -235,6 +274,39 @@ mod tests {
             write(&file, wrong);
             let no = read("postgres://db.example/orders").unwrap_err();
             assert!(!no.contains("pa55"), "{no}");
+        }
+    }
+
+    #[test]
+    fn a_static_secret_is_in_the_file_or_in_the_file_that_it_names() {
+        let dir = tempfile::tempdir().unwrap();
+        chmod(dir.path(), 0o700);
+        let access = UpstreamAccess::new(Some(dir.path().to_owned()), System::real());
+        let file = dir.path().join("sentry.toml");
+        let read = |target: &str| access.static_secret("sentry", target).map(|s| s.to_vec()).map_err(|e| e.to_string());
+        let target = "https://sentry.example/api";
+        write(&file, "target = 'https://sentry.example'\nsecret = 'a-key'\n");
+        assert_eq!(read(target).unwrap(), b"a-key");
+        assert!(read("https://evil.example/api").unwrap_err().contains("is not sent there"));
+        let other = dir.path().join("mounted");
+        write(&file, &format!("target = 'https://sentry.example'\nsecret_file = '{}'\n", other.display()));
+        assert!(read(target).unwrap_err().contains("mounted"), "it is not there");
+        for (text, found) in [("a-key\n", "a-key"), ("a-key\r\n", "a-key"), ("a\nkey\n\n", "a\nkey\n"), ("", "")] {
+            write(&other, text);
+            assert_eq!(read(target).unwrap(), found.as_bytes(), "{text:?}");
+        }
+        assert!(read("https://evil.example/api").unwrap_err().contains("is not sent there"));
+        chmod(&other, 0o644);
+        assert!(read(target).unwrap_err().contains("chmod 600"));
+        for (text, said) in [
+            ("secret = 'a-key'\nsecret_file = '/run/key'", "both"),
+            ("", "neither"),
+            ("secret_file = 'run/key'", "no absolute path"),
+            ("secret = 5", "wrong is: secret"),
+        ] {
+            write(&file, &format!("target = 'https://sentry.example'\n{text}\n"));
+            let no = read(target).unwrap_err();
+            assert!(no.contains(said) && !no.contains("a-key"), "{no}");
         }
     }
 

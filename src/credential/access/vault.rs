@@ -21,13 +21,13 @@ pub struct OpenedSecret {
 /// What stands of a version that was handed out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SecretStanding {
-    /// It is handed out.
+    /// The version is handed out.
     InUse,
-    /// It is handed out, and is to be rotated.
+    /// The version is handed out, and is to be rotated.
     ToBeRotated,
-    /// It was replaced, and is still valid at the vendor.
+    /// The version was replaced, and is still valid at the vendor.
     Retiring,
-    /// It is over.
+    /// The version is over.
     Over,
 }
 

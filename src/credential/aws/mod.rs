@@ -12,8 +12,8 @@
 
 mod deny;
 mod settings;
-mod sigv4;
-mod sts;
+pub mod sigv4;
+pub mod sts;
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};

@@ -1,4 +1,4 @@
-//! AWS Signature Version 4 for a POST of the Query API, and nothing else of it.
+//! AWS Signature Version 4 for a POST of the Query API or of the JSON API, and nothing else of it.
 
 use aws_lc_rs::{digest, hmac};
 use data_encoding::HEXLOWER;
@@ -15,14 +15,23 @@ use mayfly_base::document::url::WebUrl;
 pub struct SigningScope<'a> {
     /// The region.
     pub region: &'a str,
-    /// The service: `sts` or `iam`.
+    /// The service: `sts`, `iam` or `secretsmanager`.
     pub service: &'static str,
     /// The time, seconds since 1970.
     pub now_s: u64,
 }
 
 const FORM: &str = "application/x-www-form-urlencoded";
-const SIGNED: &str = "content-type;host;x-amz-date;x-amz-security-token";
+const JSON: &str = "application/x-amz-json-1.1";
+
+/// What is signed of a request.
+struct SignedParts<'a> {
+    media_type: &'static str,
+    host: &'a str,
+    body: &'a str,
+    /// `X-Amz-Target`: the action of the JSON API.
+    action: Option<&'static str>,
+}
 
 /// A signed call of an action.
 pub fn signed(
@@ -41,10 +50,29 @@ pub fn signed(
         body.push('=');
         body.push_str(&form_encoded(value));
     }
+    let parts = SignedParts { media_type: FORM, host: &host, body: &body, action: None };
+    request(url, &parts, keys, scope).map(|request| request.header(ACCEPT, "text/xml"))
+}
+
+/// A signed call of the JSON API. `action`: `SERVICE.ACTION`.
+pub fn signed_json(
+    url: &str,
+    action: &'static str,
+    body: &str,
+    keys: &SessionKeys,
+    scope: &SigningScope<'_>,
+) -> Result<UpstreamRequest, String> {
+    let host = WebUrl::parse(url).ok_or("the endpoint is no https URL")?.authority();
+    request(url, &SignedParts { media_type: JSON, host: &host, body, action: Some(action) }, keys, scope)
+}
+
+fn request(url: &str, parts: &SignedParts<'_>, keys: &SessionKeys, scope: &SigningScope<'_>) -> Result<UpstreamRequest, String> {
     let (date, stamp) = times(scope.now_s)?;
-    let authorization = authorization(&host, &body, (&date, &stamp), keys, scope);
-    let body = Zeroizing::new(body.as_bytes().to_vec());
-    let request = UpstreamRequest::post(url).body(FORM, body).header(ACCEPT, "text/xml");
+    let authorization = authorization(parts, (&date, &stamp), keys, scope);
+    let mut request = UpstreamRequest::post(url).body(parts.media_type, Zeroizing::new(parts.body.as_bytes().to_vec()));
+    if let Some(action) = parts.action {
+        request = request.header(HeaderName::from_static("x-amz-target"), action);
+    }
     let request = request.header(HeaderName::from_static("x-amz-date"), &stamp);
     let request = request.secret_header(HeaderName::from_static("x-amz-security-token"), &keys.session_token);
     Ok(request.secret_header(AUTHORIZATION, &authorization))
@@ -64,14 +92,19 @@ fn sha256_hex(text: &[u8]) -> String {
 
 /// The value of the header `Authorization`.
 fn authorization(
-    host: &str,
-    body: &str,
+    parts: &SignedParts<'_>,
     (date, stamp): (&str, &str),
     keys: &SessionKeys,
     scope: &SigningScope<'_>,
 ) -> Zeroizing<String> {
+    let SignedParts { media_type, host, body, action } = parts;
+    let (target, target_name) = match action {
+        Some(action) => (format!("x-amz-target:{action}\n"), ";x-amz-target"),
+        None => (String::new(), ""),
+    };
+    let names = format!("content-type;host;x-amz-date;x-amz-security-token{target_name}");
     let canonical = Zeroizing::new(format!(
-        "POST\n/\n\ncontent-type:{FORM}\nhost:{host}\nx-amz-date:{stamp}\nx-amz-security-token:{}\n\n{SIGNED}\n{}",
+        "POST\n/\n\ncontent-type:{media_type}\nhost:{host}\nx-amz-date:{stamp}\nx-amz-security-token:{}\n{target}\n{names}\n{}",
         *keys.session_token,
         sha256_hex(body.as_bytes())
     ));
@@ -85,7 +118,7 @@ fn authorization(
     let signature = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &key), text.as_bytes());
     let id = &keys.access_key_id;
     Zeroizing::new(format!(
-        "AWS4-HMAC-SHA256 Credential={id}/{within}, SignedHeaders={SIGNED}, Signature={}",
+        "AWS4-HMAC-SHA256 Credential={id}/{within}, SignedHeaders={names}, Signature={}",
         HEXLOWER.encode(signature.as_ref())
     ))
 }
@@ -108,9 +141,20 @@ mod tests {
         let (date, stamp) = times(scope.now_s).unwrap();
         assert_eq!(stamp, "20150830T123600Z");
         let body = "Action=GetRolePolicy&Version=2010-05-08&RoleName=reports&PolicyName=a%2Fb";
-        let value = authorization("iam.amazonaws.com", body, (&date, &stamp), &keys, &scope);
+        let parts = SignedParts { media_type: FORM, host: "iam.amazonaws.com", body, action: None };
+        let value = authorization(&parts, (&date, &stamp), &keys, &scope);
         assert_eq!(value.rsplit_once("Signature=").unwrap().1, BOTOCORE);
+        let scope = SigningScope { service: "secretsmanager", ..scope };
+        let parts = SignedParts {
+            media_type: JSON,
+            host: "secretsmanager.us-east-1.amazonaws.com",
+            body: r#"{"SecretId":"a"}"#,
+            action: Some("secretsmanager.GetSecretValue"),
+        };
+        let value = authorization(&parts, (&date, &stamp), &keys, &scope);
+        assert_eq!(value.rsplit_once("Signature=").unwrap().1, BOTOCORE_JSON);
     }
 
+    const BOTOCORE_JSON: &str = "b2eabcca5909289f90cd2e4f2c1d0b1f50b9e74b8bdd8628fbcebc228dc66305";
     const BOTOCORE: &str = "6d356ad10d910367b0d39d77d12908ad78bcfc0d7973d53ebb4196208e65e5a4";
 }

@@ -11,7 +11,7 @@ use crate::connector::MakeError;
 pub struct ExchangedToken {
     /// The token.
     pub token: Zeroizing<String>,
-    /// Its life, seconds.
+    /// The token's life, seconds.
     pub lives_s: u64,
 }
 

@@ -11,7 +11,7 @@ pub struct SubjectTemplate(String);
 
 /// The placeholders, and what stands for each.
 const PLACEHOLDERS: [&str; 5] = ["{caller}", "{caller_path}", "{trust_domain}", "{environment}", "{upstream}"];
-/// Those that differ between the callers of an upstream.
+/// The placeholders whose values differ between the callers of an upstream.
 const CALLERS: [&str; 3] = ["{caller}", "{caller_path}", "{trust_domain}"];
 
 impl SubjectTemplate {

@@ -44,9 +44,9 @@ pub struct RepositoryGrant {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GrantedRepository {
-    /// Its id, which it keeps when it is renamed or transferred.
+    /// The repository's id, which it keeps when it is renamed or transferred.
     pub id: u64,
-    /// Its name when it was registered, as `OWNER/NAME`. For people only.
+    /// The repository's name when it was registered, as `OWNER/NAME`. For people only.
     pub name: String,
 }
 

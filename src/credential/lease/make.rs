@@ -42,6 +42,9 @@ pub(super) fn not_made(kind: CredentialKind, why: &MakeError) -> Error {
             let no = Refusal::new(Reason::NotServed, brief(what)).by("the registration of the upstream and its stored secret");
             Error::Refusal(no.way_out("mayfly secret list shows what an operator has to do"))
         }
+        MakeError::Busy(what) => {
+            Error::Refusal(Refusal::new(Reason::NotReady, brief(what)).retry(Duration::from_millis(limits::OAUTH_WAIT_MS)))
+        }
         other => failed(kind, &other.to_string()),
     }
 }
@@ -161,14 +164,16 @@ impl<D: LeaseLedger> LeaseDriver<D> {
             Err(_) => Err(MakeError::Unknown(format!("it took longer than {} ms", self.timing().make_ms))),
         };
         let made = match made {
-            Ok(_) if order.keeper.is_some_and(|keeper| !keeper.has_kept()) => {
+            Ok(_) if remote.undoes_by_secret() && order.keeper.is_some_and(|keeper| !keeper.has_kept()) => {
                 Err(MakeError::Unknown("the secret that undoes the credential was not sealed".to_owned()))
             }
             made => made,
         };
         match &made {
             Ok(_) => making.fate = CreationResult::Made,
-            Err(MakeError::Refused(_) | MakeError::NotReleased(_)) => making.fate = CreationResult::NeverMade,
+            Err(MakeError::Refused(_) | MakeError::NotReleased(_) | MakeError::Busy(_)) => {
+                making.fate = CreationResult::NeverMade;
+            }
             Err(MakeError::Unknown(_)) => {}
         }
         self.note_made(&order.issued.upstream, &made, began);
@@ -184,6 +189,7 @@ impl<D: LeaseLedger> LeaseDriver<D> {
             Err(no @ MakeError::Refused(_)) if now.saturating_sub(began) >= limits::UPSTREAM_CONNECT_MS => {
                 (UpstreamOutcome::Unanswered, no.to_string())
             }
+            Err(MakeError::Busy(_)) => return,
             Err(MakeError::Refused(_) | MakeError::NotReleased(_)) => (UpstreamOutcome::Refused, String::new()),
             Err(no @ MakeError::Unknown(_)) => (UpstreamOutcome::Unanswered, no.to_string()),
         };

@@ -298,10 +298,10 @@ impl<D: LeaseLedger> LeaseDriver<D> {
         self.connectors.remotes.vault()
     }
 
-    /// Deletes the secret of a lease that is closed, if its kind has such secrets. A secret that could not be deleted goes at the next start.
+    /// Deletes what was sealed for a lease that is closed, if its kind seals something. What could not be deleted goes at the next start.
     pub async fn forget_secret(&self, id: LeaseId, lease: &Lease) {
         let kind = CredentialKind::from_number(lease.kind).and_then(|kind| self.connectors.remotes.of(kind));
-        if !kind.is_some_and(|connector| connector.undoes_by_secret()) {
+        if !kind.is_some_and(|connector| connector.undoes_by_secret() || connector.undoes_with_note()) {
             return;
         }
         if let Err(fault) = self.secrets.forget(vec![id]).await {
@@ -309,9 +309,10 @@ impl<D: LeaseLedger> LeaseDriver<D> {
         }
     }
 
-    /// Seals the secret of a credential that a kind makes, if its kind has such secrets.
+    /// Seals what undoing a credential will read, if its kind has something to seal.
     fn keeper(&self, connector: &dyn UpstreamConnector, lease: LeaseId) -> Option<UndoSecretKeeper> {
-        connector.undoes_by_secret().then(|| UndoSecretKeeper::new(self.secrets.clone(), lease))
+        let seals = connector.undoes_by_secret() || connector.undoes_with_note();
+        seals.then(|| UndoSecretKeeper::new(self.secrets.clone(), lease))
     }
 
     /// The keys for assertions that an upstream of this kind needs.

@@ -111,7 +111,7 @@ impl<D: LeaseLedger> LeaseDriver<D> {
             return Ok(log.steps);
         }
         let secret = match &keeper {
-            Some(keeper) if !keeper.has_kept() => {
+            Some(keeper) if remote.undoes_by_secret() && !keeper.has_kept() => {
                 let lost = Err("the upstream's answer was lost: what it made, if anything, ends by itself".to_owned());
                 log.note::<(), String>("revoke it", lost);
                 return Ok(log.steps);
@@ -125,6 +125,7 @@ impl<D: LeaseLedger> LeaseDriver<D> {
             terms: &named.terms,
             cause: None,
             secret: secret.as_ref().map(|secret| secret.as_slice()),
+            keeper: keeper.as_ref(),
         };
         let undone = log.note("revoke it", self.call(&issued.upstream, remote.undo(&undo)).await).is_some();
         let gone = self.call(&issued.upstream, remote.is_gone(&undo)).await;

@@ -39,7 +39,7 @@ enum UndoResult {
     Closed,
     /// Undone; to be checked once more after this many milliseconds.
     Watch(u64),
-    /// It cannot be undone, as the text says, and ends by itself; to be checked again after this many milliseconds.
+    /// The credential cannot be undone, as the text says, and ends by itself; to be checked again after this many milliseconds.
     Lost(u64, String),
 }
 
@@ -142,7 +142,7 @@ impl<D: LeaseLedger> LeaseDriver<D> {
         let news = self.inbox.take();
         if news.read_again {
             // Before the leases are read: a lease is opened before its secret is sealed.
-            let kept = match self.connectors.remotes.any_undoes_by_secret() {
+            let kept = match self.connectors.remotes.any_seals() {
                 true => self.secrets.leases().await.map_err(Error::Fault).inspect_err(|_| self.inbox.read_again())?,
                 false => Vec::new(),
             };
@@ -208,7 +208,7 @@ impl<D: LeaseLedger> LeaseDriver<D> {
     }
 
     async fn attempt(&self, id: LeaseId, lease: Lease, terms: Arc<str>, cause: UndoCause, given: Option<UndoRequest>) {
-        let order = UndoOrder { id, lease: &lease, terms: &terms, cause: Some(cause), secret: None };
+        let order = UndoOrder { id, lease: &lease, terms: &terms, cause: Some(cause), secret: None, keeper: None };
         match self.undo(&order, cause, given).await {
             Ok(UndoResult::Closed) => {
                 self.forget_secret(id, &lease).await;
@@ -245,12 +245,15 @@ impl<D: LeaseLedger> LeaseDriver<D> {
         if !lease.issued && given.is_none_or(|g| g.proposed) {
             self.bar(lease.credential).await.map_err(|no| format!("its issuance could not be barred: {no}"))?;
         }
-        let mut secret = None;
+        let keeper = self.keeper(&**remote, id);
+        let secret = match &keeper {
+            Some(_) => self.secrets.of(id).await.map_err(|fault| format!("its secret for undoing: {fault}"))?,
+            None => None,
+        };
         if remote.undoes_by_secret() {
             if lease.ends_at > Millis(0) && self.durable.now() >= lease.ends_at {
                 return self.close(id, LeaseEnd::Undone, "it ended by itself at the upstream", cause).await;
             }
-            secret = self.secrets.of(id).await.map_err(|fault| format!("its secret for undoing: {fault}"))?;
             if remote.is_irrevocable(order.terms) {
                 let (wait, end) = (lease.ends_at.since(self.durable.now()), lease.ends_at);
                 let why = format!(
@@ -262,7 +265,8 @@ impl<D: LeaseLedger> LeaseDriver<D> {
                 return self.lost(lease);
             }
         }
-        let order = &UndoOrder { secret: secret.as_ref().map(|secret| secret.as_slice()), ..*order };
+        let secret = secret.as_ref().map(|secret| secret.as_slice());
+        let order = &UndoOrder { secret, keeper: keeper.as_ref(), ..*order };
         // Computed before undoing: a late request must have arrived before the undo to be covered by it.
         let watch = self.watch_for(lease, given, &**remote);
         self.call(&lease.upstream, remote.undo(order)).await?;

@@ -33,6 +33,9 @@ pub enum OauthProblem {
     /// The server was not asked: not reached, or mayfly's own secret is missing.
     #[error("{0}")]
     NotAsked(String),
+    /// The server was not asked: others are working with the grant.
+    #[error("{0}")]
+    Busy(String),
     /// The server refused, with an error of RFC 6749, section 5.2, or of its own. Nothing was made.
     #[error("{error}: {told}")]
     Refused {
@@ -66,6 +69,7 @@ impl From<OauthProblem> for MakeError {
     fn from(problem: OauthProblem) -> MakeError {
         match problem {
             OauthProblem::Unclear(why) => MakeError::Unknown(why),
+            OauthProblem::Busy(why) => MakeError::Busy(why),
             other => MakeError::Refused(other.to_string()),
         }
     }
@@ -83,7 +87,7 @@ pub struct TokenAnswer {
     pub access_token: Zeroizing<String>,
     /// How long it lives, seconds, if the server said so.
     pub expires_in: Option<u64>,
-    /// Its scopes, if the server said so.
+    /// The token's scopes, if the server said so.
     pub scope: Option<Vec<String>>,
     /// A refresh token, which replaces the one that was sent.
     pub refresh_token: Option<Zeroizing<String>>,

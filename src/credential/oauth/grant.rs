@@ -33,11 +33,11 @@ const VERSION: u8 = 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GrantPhase {
-    /// It can be refreshed.
+    /// The grant can be refreshed.
     Connected,
     /// The server ended it. Somebody has to sign in again.
     SignInAgain,
-    /// It was disconnected, and is being revoked at the server.
+    /// The grant was disconnected, and is being revoked at the server.
     Ending,
 }
 
@@ -56,7 +56,7 @@ pub struct StoredGrant {
     version: u8,
     /// The upstream.
     pub upstream: String,
-    /// Its environment.
+    /// The environment of the upstream.
     pub environment: String,
     /// Random, for each sign-in: a grant that was replaced is another one.
     pub id: String,
@@ -94,14 +94,14 @@ pub enum NoRefresh {
     Busy(Millis),
     /// Somebody has to sign in again.
     SignInAgain,
-    /// It is disconnected.
+    /// The grant is disconnected.
     Ending,
 }
 
 /// What became of the new token of a refresh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refreshed {
-    /// It is in effect, and the refresh may be answered.
+    /// The new token is in effect, and the refresh may be answered.
     InEffect,
     /// The grant was disconnected meanwhile: the token is kept to be revoked, and nothing is answered.
     Ended,

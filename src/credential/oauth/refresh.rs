@@ -45,9 +45,9 @@ impl OauthCalls {
         upstream: &str,
         scope: &str,
     ) -> Result<TokenAnswer, OauthProblem> {
-        let limit = Duration::from_millis(limits::LEASE_MAKE_MS);
+        let limit = Duration::from_millis(limits::OAUTH_WAIT_MS);
         let turn = tokio::time::timeout(limit, self.vault.turn(upstream)).await;
-        let _turn = turn.map_err(|_| OauthProblem::NotAsked("others are refreshing the grant; try again".to_owned()))?;
+        let _turn = turn.map_err(|_| OauthProblem::Busy("others are refreshing the grant; try again".to_owned()))?;
         let known = self.vault.read(upstream).await.map_err(stored)?;
         match &known {
             None => return Err(sign_in_again(upstream, "nobody is signed in")),
@@ -92,11 +92,11 @@ impl OauthCalls {
                 Ok(grant) => return Ok(Held { grant, id }),
                 Err(Ok(problem)) => return Err(problem),
                 Err(Err(until)) => {
-                    if system.steady().saturating_sub(began) > limits::LEASE_MAKE_MS {
+                    if system.steady().saturating_sub(began) > limits::OAUTH_WAIT_MS {
                         let what = format!(
                             "another process refreshes the grant, or was killed while it did, until {until} at the latest"
                         );
-                        return Err(OauthProblem::NotAsked(what));
+                        return Err(OauthProblem::Busy(what));
                     }
                     tokio::time::sleep(Duration::from_millis(limits::OAUTH_BUSY_LOOK_MS)).await;
                 }

@@ -301,7 +301,7 @@ fn client(section: &Section<'_>) -> Option<OauthClient> {
     if client.issuer.is_none() && client.token_endpoint.is_none() {
         return field.wrong("is of no authorization server", "name its issuer, or its token_endpoint");
     }
-    // These get mayfly's own secret, which is for one origin.
+    // The endpoints get mayfly's own secret, which is for one origin.
     let with_secret = [
         ("revocation_endpoint", &client.revocation_endpoint),
         ("introspection_endpoint", &client.introspection_endpoint),

@@ -26,13 +26,13 @@ const PURPOSE: &str = "oauth-grant";
 
 /// What becomes of the value of a grant.
 pub enum GrantChange {
-    /// It is replaced, or made.
+    /// The value is replaced, or made.
     Put(StoredGrant),
-    /// It is replaced, with a new refresh token of its generation.
+    /// The value is replaced, with a new refresh token of its generation.
     PutToken(StoredGrant, Zeroizing<String>),
-    /// It is deleted.
+    /// The value is deleted.
     Delete,
-    /// It stays.
+    /// The value stays.
     Keep,
 }
 
@@ -76,7 +76,7 @@ impl GrantVault {
     pub async fn turn(&self, upstream: &str) -> tokio::sync::OwnedMutexGuard<()> {
         let turn = {
             let mut turns = self.turns.lock();
-            // Those that nobody waits for are forgotten, so that the map does not grow with names that are gone.
+            // Turns that nobody waits for are forgotten, so that the map does not grow with names that are gone.
             if turns.len() >= limits::OAUTH_METADATA_KEPT {
                 turns.retain(|_, turn| Arc::strong_count(turn) > 1);
             }
@@ -101,7 +101,7 @@ impl GrantVault {
             let names = store.list(PREFIX).map_err(|e| Fault::new(format!("listing grants: {e}")))?;
             let mut all = Vec::with_capacity(names.len());
             for name in names {
-                // It may have been deleted meanwhile.
+                // The value may have been deleted meanwhile.
                 if let Some(bytes) = store.named(&name).map_err(|e| Fault::new(format!("reading {name}: {e}")))? {
                     all.push(parse(&name, &bytes)?);
                 }

@@ -5,6 +5,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::source::SourceTerms;
+use super::source::settings::{self as source, SecretSource};
 use mayfly_base::document::quantity::duration_text;
 use mayfly_base::document::{Field, Section};
 use mayfly_base::limits;
@@ -50,20 +52,28 @@ pub struct SecretSettings {
     /// The environment variable that programs read the secret from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variable: Option<String>,
-    /// How long a version that was rotated away stays valid, as a duration.
+    /// How long a version that was rotated away stays valid, as a duration. Empty for a secret that is read at its source.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub overlap: String,
+    /// Where the secret is read from at each grant. Without it, mayfly keeps the secret, sealed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<SecretSource>,
 }
 
 /// The terms of a lease: the version that was handed out, and what undoing and repeats need of the registration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SecretTerms {
-    /// The version that is handed out.
+    /// The version that is handed out; 0 for a secret that is read at its source.
+    #[serde(default)]
     pub version: u64,
+    /// Where the secret is read from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<SourceTerms>,
     /// As [`SecretSettings::on_revoke`].
     pub on_revoke: SecretOnRevoke,
     /// When the credential expires, milliseconds.
     pub expires_at: u64,
-    /// It is handed out in a break-glass task: the version is rotated however the credential ends.
+    /// The secret is handed out in a break-glass task: the version is rotated however the credential ends.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub break_glass: bool,
     /// As [`SecretSettings::header`].
@@ -72,6 +82,13 @@ pub struct SecretTerms {
     /// As [`SecretSettings::scheme`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scheme: Option<String>,
+}
+
+impl SecretTerms {
+    /// Whether an end of the credential may ask for another secret at the vendor.
+    pub fn asks_for_replacement(&self) -> bool {
+        self.on_revoke == SecretOnRevoke::Rotate || self.break_glass
+    }
 }
 
 /// Reads the section.
@@ -91,10 +108,27 @@ pub fn read(section: &Section<'_>, around: &SettingsContext<'_>) -> Option<Value
         None => Some(None),
     };
     let variable = optional(section, "variable", variable_name);
-    let overlap = match section.optional("overlap") {
+    let (source_field, overlap_field) = (section.optional("source"), section.optional("overlap"));
+    let overlap = match &overlap_field {
         Some(field) => field.duration(0, limits::SECRET_OVERLAP_MOST_MS),
         None => Some(limits::SECRET_OVERLAP_MS),
     };
+    let source = match &source_field {
+        Some(field) => field.inside(source::read).map(Some),
+        None => Some(None),
+    };
+    if let (Some(_), Some(at)) = (&source_field, &overlap_field) {
+        return at.wrong(
+            "is given for a secret that mayfly reads at its source, which mayfly does not rotate",
+            "leave it out: whoever rotates the secret at its source decides how long the one before stays valid",
+        );
+    }
+    if let (Some(at), Some(name)) =
+        (&source_field, [around.environment, around.name].into_iter().flatten().find(|n| n.contains('/')))
+    {
+        let no = format!("needs a file or an issuer of its own for {name}, whose name has a slash");
+        return at.wrong(no, "give upstream and environment names without slashes");
+    }
     let field = field?;
     if release == Some(SecretRelease::Grant) && consent == Some(false) {
         let at = consent_field.as_ref().unwrap_or(&field);
@@ -119,7 +153,8 @@ pub fn read(section: &Section<'_>, around: &SettingsContext<'_>) -> Option<Value
         header: header?,
         scheme: scheme?.filter(|scheme| !scheme.is_empty()),
         variable: variable?,
-        overlap: duration_text(overlap?),
+        overlap: if source_field.is_some() { String::new() } else { duration_text(overlap?) },
+        source: source?,
     };
     serde_json::to_value(settings).ok()
 }
@@ -235,5 +270,59 @@ mod tests {
         }
         let kept = WHOLE.replace("release = \"grant\"", "release = \"never\"").replace("may_be_irrevocable = true", "");
         assert!(parse(&kept).is_ok());
+    }
+
+    const KV: &str =
+        "from = \"openbao\"\nurl = \"https://bao.example.org:8200\"\npath = \"ci/sentry\"\nfield = \"token\"\nrole = \"mayfly\"";
+    const AWS: &str = "from = \"aws_secrets_manager\"\n\
+        secret = \"arn:aws:secretsmanager:eu-central-1:123456789012:secret:ci/sentry-AbCdEf\"\n\
+        role = \"arn:aws:iam::123456789012:role/mayfly-reads-sentry\"\nfield = \"token\"";
+
+    fn with_source(source: &str) -> String {
+        format!("{}\n[secret.source]\n{source}\n", WHOLE.replace("overlap = \"1h\"", ""))
+    }
+
+    #[test]
+    fn each_source_comes_back_from_the_ledger_and_from_its_own_json() {
+        for (source, told) in [
+            ("from = \"file\"", "a file in upstreams.secrets_dir"),
+            (KV, "token of secret/ci/sentry at https://bao.example.org:8200"),
+            (AWS, "token of arn:aws:secretsmanager:eu-central-1:123456789012:secret:ci/sentry-AbCdEf"),
+        ] {
+            let upstream = parse(&with_source(source)).unwrap();
+            assert_eq!(Upstream::from_text(&upstream.to_text()).unwrap(), upstream);
+            let section = upstream.settings.of("secret").unwrap();
+            let settings: SecretSettings = serde_json::from_value(section.clone()).unwrap();
+            assert_eq!(settings.source.unwrap().told(), told);
+            let mut table: toml::Table = toml::from_str(WHOLE).unwrap();
+            table.insert("secret".to_owned(), toml::Value::try_from(section).unwrap());
+            assert_eq!(parse(&toml::to_string(&table).unwrap()).unwrap(), upstream);
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_about_a_source_is_told_with_its_key() {
+        for (source, from, to, said) in [
+            (KV, "openbao", "etcd", "secret.source.from"),
+            (KV, "https://bao.example.org:8200", "https://bao.example.org/v1", "secret.source.url"),
+            (KV, "https://bao.example.org:8200", "http://bao.example.org", "secret.source.url"),
+            (KV, "ci/sentry", "ci/../sentry", "secret.source.path"),
+            (KV, "ci/sentry", "/ci", "secret.source.path"),
+            (KV, "ci/sentry", "ci/sentry?version=1", "secret.source.path"),
+            (KV, "role = \"mayfly\"", "", "secret.source.role"),
+            (KV, "role = \"mayfly\"", "role = \"mayfly\"\nengine = 3", "secret.source.engine"),
+            (KV, "role = \"mayfly\"", "role = \"mayfly\"\ntoken = \"x\"", "secret.source.token"),
+            (AWS, "secretsmanager", "ssm", "secret.source.secret"),
+            (AWS, ":role/", ":user/", "secret.source.role"),
+            ("from = \"file\"", "\"file\"", "\"file\"\npath = \"/etc/shadow\"", "secret.source.path"),
+        ] {
+            assert!(source.contains(from), "{from}");
+            let no = parse(&with_source(&source.replacen(from, to, 1))).unwrap_err();
+            assert!(no.contains(said), "{said} is not in: {no}");
+        }
+        let no = parse(&format!("{WHOLE}\n[secret.source]\nfrom = \"file\"\n")).unwrap_err();
+        assert!(no.contains("secret.overlap") && no.contains("reads at its source"), "{no}");
+        let no = parse(&with_source("from = \"file\"").replace("name = \"sentry\"", "name = \"web/sentry\"")).unwrap_err();
+        assert!(no.contains("has a slash"), "{no}");
     }
 }

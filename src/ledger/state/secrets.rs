@@ -27,7 +27,7 @@ pub enum SecretState {
 pub struct SecretVersion {
     /// The number of the version.
     pub version: u64,
-    /// Its state.
+    /// The version's state.
     pub state: SecretState,
     /// The id of the named value with the sealed secret. It is deleted once the version is over.
     pub value: [u8; 16],
@@ -45,7 +45,7 @@ pub struct SecretVersion {
     pub by: Option<Box<Author>>,
     /// A rotation made it.
     pub rotated: bool,
-    /// It is revoked at the vendor without an overlap, once another version is in use.
+    /// The version is revoked at the vendor without an overlap, once another version is in use.
     pub at_once: bool,
 }
 

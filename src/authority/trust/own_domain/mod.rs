@@ -34,7 +34,7 @@ use mayfly_verify::seq::CredentialId;
 /// The configuration of the trust domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnDomainSettings {
-    /// Its name.
+    /// The name of the trust domain.
     pub trust_domain: TrustDomain,
     /// The maximum lifetime of a person's SVID, milliseconds.
     pub login_ttl_ms: u64,

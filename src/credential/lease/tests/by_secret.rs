@@ -18,11 +18,11 @@ use mayfly_store::Store;
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Answer {
     Sealed,
-    /// It never arrives.
+    /// The answer never arrives.
     Lost,
     /// The connector forgets to seal it.
     NotSealed,
-    /// It arrives late, in a task that goes on when the caller has disconnected.
+    /// The answer arrives late, in a task that goes on when the caller has disconnected.
     Late,
 }
 
