@@ -34,7 +34,15 @@ pub fn all() -> Vec<(String, Record)> {
     .chain(readings())
     .chain(leases())
     .chain(secrets())
+    .chain(certified())
     .collect()
+}
+
+/// A certificate with the key that it is for.
+fn certified() -> impl Iterator<Item = (String, Record)> {
+    let issued = CredentialIssued { kind: 3, key: text("key-2"), certified_key: digest(0x61), ..CredentialIssued::default() };
+    let events = [("20-issued-certified-key", Event::Issued(issued.into()))];
+    events.into_iter().map(|(name, event)| (format!("v16/{name}"), Record::new(Author::SpiffeId(agent()), event)))
 }
 
 /// Static secrets.
