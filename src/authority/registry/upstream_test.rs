@@ -32,10 +32,9 @@ impl Authority {
             let no = Refusal::new(Reason::UpstreamNotActive, format!("upstream {name} is not active"));
             return Err(Error::Refusal(no.way_out(format!("mayfly upstream enable {name} --reason TEXT"))));
         }
-        if !upstream.kinds.iter().any(|kind| !kind.served() && !kind.is_certificate()) {
-            if let Some(kind) = upstream.kinds.iter().find(|kind| kind.is_certificate()) {
-                return self.try_certificate(&upstream, *kind, least_scope(&upstream)).await;
-            }
+        let made_there = upstream.kinds.iter().any(|kind| !kind.served() && !kind.is_certificate());
+        if let (false, Some(kind)) = (made_there, upstream.kinds.iter().find(|kind| kind.is_certificate())) {
+            return self.try_certificate(&upstream, *kind, least_scope(&upstream)).await;
         }
         let made_there = upstream.kinds.iter().filter_map(|kind| CredentialKind::from_number(u32::from(kind.tag())));
         let kind = made_there.filter(|kind| !kind.made_locally()).min().ok_or_else(|| {

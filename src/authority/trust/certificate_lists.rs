@@ -360,7 +360,7 @@ impl SignedList {
 /// The lists that there are to be: a CRL for each X.509 CA, by its key, and a KRL for each upstream with an SSH CA, by its path.
 fn contents(cas: &[(Box<str>, ManagedKey)], ended: &EndedByKey) -> BTreeMap<Box<str>, ListContent> {
     let mut all: BTreeMap<Box<str>, ListContent> = BTreeMap::new();
-    let of = |id: &Box<str>| ended.get(id).map(|these| (id.clone(), these.clone()));
+    let of = |id: &str| ended.get(id).map(|these| (Box::from(id), these.clone()));
     for (id, key) in cas {
         let compromised = key.state == KeyState::Compromised;
         match key.purpose {

@@ -86,7 +86,8 @@ fn read(krl: &[u8], id: CredentialId, authority: &[u8]) -> Option<()> {
     let header = MAGIC.len() + 4 + 3 * 8;
     krl.strip_prefix(MAGIC)?;
     let mut rest = Reader::of(krl.get(header..)?);
-    (rest.string()?, rest.string()?);
+    rest.string()?;
+    rest.string()?;
     let (mut by_serial, mut by_id) = (false, false);
     loop {
         let section = rest.byte()?;

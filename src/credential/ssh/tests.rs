@@ -72,7 +72,7 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
 }
 
-fn path<'a>(of: &'a Path) -> &'a str {
+fn path(of: &Path) -> &str {
     of.to_str().unwrap()
 }
 
