@@ -25,7 +25,6 @@ fn ask<'a>(purpose: &'a str, digest: &'a str) -> WorkloadContext<'a> {
             arguments_digest: Some(digest),
             kind: Some(Kind::Jwt),
             scopes: &["read", "list"],
-            certified: None,
             binding: None,
         },
         ttl_seconds: 300,

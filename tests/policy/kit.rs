@@ -64,7 +64,6 @@ impl Case {
             digest: None,
             kind: Some(Kind::Jwt),
             scopes: vec!["read"],
-            certified: None,
             binding: None,
             ttl: 300,
             renewal: false,

@@ -336,6 +336,8 @@ fn ways_of_a_credential(issued: &CredentialIssued) -> Vec<Way> {
         replaces: _,
         break_glass: _,
         subject_claims: _,
+        // The key of a certificate is no target: whoever has it is reached by the credential.
+        certified_key: _,
     } = issued;
     let itself = [Way::Itself];
     let subject_token = [Way::SubjectToken, Way::TokenOfTheShown];
