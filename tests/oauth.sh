@@ -76,8 +76,8 @@ says "says so, too" out "mayfly upstream connect box"
 sign_in() { # the command, and somebody who signs in where it says
     you upstream connect box --no-browser "$@" >"$work/out" 2>"$work/err" </dev/null &
     local command=$! url=
-    for _ in $(seq 200); do url=$(grep -m 1 -oE "^$issuer/\S+" "$work/err" || true); [ -n "$url" ] && break || sleep 0.05; done
-    NODE_EXTRA_CA_CERTS=$work/as/ca.pem node "$node/provider.mjs" sign-in "$url" ada >"$work/page" 2>&1 || true
+    for _ in $(seq 600); do url=$(grep -m 1 -oE "^$issuer/\S+" "$work/err" || true); [ -n "$url" ] && break || sleep 0.05; done
+    NODE_EXTRA_CA_CERTS=$work/as/ca.pem node "$node/provider.mjs" sign-in "$url" ada >"$work/page" 2>&1 || kill "$command" 2>/dev/null || true
     wait "$command"
 }
 check "mayfly upstream connect box" 0 sign_in

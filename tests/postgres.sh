@@ -88,6 +88,11 @@ verdict "a psql session ends within a second" "$([ "$ended_by" = 1 ] && echo yes
 check "no new session" 2 as_role -c 'SELECT 1'
 for _ in $(seq 100); do [ "$(roles)" = 0 ] && break || sleep 0.1; done
 verdict "the role is gone" "$([ "$(roles)" = 0 ] && echo yes || echo "$(roles) roles")"
+check "mayfly get once more" 0 agent -o json get orders --purpose "look at order 18" --to "$work/other.json"
+other=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["credential_id"])' "$work/other.json")
+check "mayfly revoke --wait --at-upstreams" 0 you revoke --credential "$other" --reason "done" --wait --at-upstreams
+says "the login is gone when the command ends" err "at upstreams: 1 undone, 0 pending; verified there: 1"
+verdict "the role is gone" "$([ "$(roles)" = 0 ] && echo yes || echo "$(roles) roles")"
 verdict "no password is in the log of the database" "$(! grep -qF -- "$(field password)" "$work/db/log" && echo yes || echo "it is")"
 verdict "no password is in the log of mayfly" "$(! grep -qrF -- "$(field password)" "$world"/*.log && echo yes || echo "it is")"
 ended postgres

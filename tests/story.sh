@@ -27,13 +27,19 @@ person() {
 sign_in() {
     local name=$1 login=$2 url='' code=0
     shift 2
+    # The process below empties the file when it gets to it, and the URL of the sign-in before is not to be found until then.
+    rm -f "$work/login.err"
     "$mayfly" --config "$world/$name.toml" login --no-browser --max-age 1s "$@" >"$work/login.out" 2>"$work/login.err" </dev/null &
     local waiting=$!
-    for _ in $(seq 200); do
-        url=$(grep -oE '^http://127\.0\.0\.1:[0-9]+/[^ ]+' "$work/login.err" | first_line) && break
+    for _ in $(seq 600); do
+        url=$(grep -soE '^http://127\.0\.0\.1:[0-9]+/[^ ]+' "$work/login.err" | first_line) && break
         sleep 0.05
     done
-    node "$node/provider.mjs" sign-in "$url" "$login"
+    if ! node "$node/provider.mjs" sign-in "$url" "$login" 2>"$work/sign-in.err"; then
+        # Nobody will come back to the command, which would wait for five minutes.
+        echo "the sign-in at <$url> failed:" && grep -v '^ *at ' "$work/sign-in.err" | tail -15
+        kill "$waiting" 2>/dev/null || true
+    fi
     wait "$waiting" || code=$?
     cat "$work/login.out"
     cat "$work/login.err" >&2

@@ -1,7 +1,10 @@
 //! `mayfly revoke`: revokes issued credentials. Everything that the rule covers is refused from the server's answer on.
 
+use std::time::Duration;
+
 use clap::Args;
 
+use super::args::duration_text;
 use super::confirm::{self, ConfirmArgs};
 use super::error::CliError;
 use super::exit::Exit;
@@ -33,6 +36,10 @@ pub struct RevokeArgs {
     confirm: ConfirmArgs,
     #[command(flatten)]
     wait: WaitArgs,
+    /// With --wait, also wait until everything that upstreams made for the revoked credentials is removed there; exits with 7 if some is
+    /// not in time
+    #[arg(long, requires = "wait")]
+    at_upstreams: bool,
     #[command(flatten)]
     targets: TargetArgs,
 }
@@ -67,22 +74,45 @@ pub async fn run(args: RevokeArgs, run: &CommandContext) -> Result<Exit, CliErro
     let mut answer = confirm::ask(&run.out, &args.confirm, |r: &pb::RevokeResponse| r.hits, ask).await?;
     print_revocation(run, &answer, args.issued_only);
     let seq = answer.seq;
+    let began = run.system.steady();
     let followers = wait::applied(&server, &run.system, &args.wait, seq).await?;
     if followers.is_some() {
         // The state of the upstream clean-up may have changed during the wait.
-        let request = pb::GetRevocationRequest { seq };
-        let now = server.call(request, |c, q| async move { RevocationServiceClient::new(c).get_revocation(q).await }).await?;
-        answer.reach = now.reach.or(answer.reach);
+        loop {
+            let request = pb::GetRevocationRequest { seq };
+            let now = server.call(request, |c, q| async move { RevocationServiceClient::new(c).get_revocation(q).await }).await?;
+            answer.reach = now.reach.or(answer.reach);
+            let waited = Duration::from_millis(run.system.steady().saturating_sub(began));
+            if !args.at_upstreams || pending(&answer) == 0 || waited >= args.wait.timeout {
+                break;
+            }
+            tokio::time::sleep(UNDOING_LOOK.min(args.wait.timeout.saturating_sub(waited))).await;
+        }
     }
     if let Some(reach) = &answer.reach {
         run.out.say(three_states(reach));
     }
+    let left = pending(&answer);
     let revoked = Answer::named(seq).pick(&answer, "seq").with("dry_run", args.confirm.dry_run);
     let revoked = revoked.with("issued_only", args.issued_only).and(&answer);
     let revoked = revoked.with_some("followers", followers.as_ref().map(message::json));
     run.out.one_with_rows(&revoked, &shown(answer.targets))?;
     wait::print_result(&run.out, &args.wait, seq, followers)?;
-    Ok(Exit::Ok)
+    match left {
+        1.. if args.at_upstreams => Err(CliError::Partly(format!(
+            "the server refuses it already, but {left} of what upstreams made for it could not be removed there within {}; mayfly goes on \
+             trying: `mayfly lease list` says why",
+            duration_text(args.wait.timeout)
+        ))),
+        _ => Ok(Exit::Ok),
+    }
+}
+
+/// The pause between two looks at the clean-up of upstreams.
+const UNDOING_LOOK: Duration = Duration::from_millis(200);
+
+fn pending(answer: &pb::RevokeResponse) -> u64 {
+    answer.reach.as_ref().map_or(0, |reach| reach.upstream_pending)
 }
 
 /// `--token` accepts only `-`. Any other value may be a token, so the error does not repeat it.

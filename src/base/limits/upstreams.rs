@@ -134,8 +134,11 @@ pub const OAUTH_METADATA_KEPT: usize = 1_024;
 pub const OAUTH_REFRESH_MS: u64 = 2 * (2 * UPSTREAM_CONNECT_MS + UPSTREAM_CALL_MS) + 12_000;
 /// Pause between two looks at a grant that another process refreshes, milliseconds. As long as a refresh usually takes.
 pub const OAUTH_BUSY_LOOK_MS: u64 = 100;
-/// Longest time that an exchange waits for others who refresh the same grant, once for its turn in this process and once for other processes,
-/// milliseconds. Twice this and a refresh take less than `LEASE_MAKE_MS` where the server answers at once.
+/// Longest time that an exchange waits for its turn at a grant that other exchanges of this process refresh, milliseconds: half of
+/// `LEASE_MAKE_MS`, for fifty refreshes of 200 ms.
+pub const OAUTH_TURN_MS: u64 = 10_000;
+/// Longest time that an exchange waits for another process that holds the grant, milliseconds. That process may have been killed, and holds the
+/// grant for `OAUTH_REFRESH_MS` then. The rest of `LEASE_MAKE_MS` is for the refresh.
 pub const OAUTH_WAIT_MS: u64 = 2_000;
 /// Pause between two looks for grants that must be refreshed before their idle limit, or revoked, milliseconds. A third of the shortest time to a
 /// refresh, which is half of `OAUTH_IDLE_LIMIT_LEAST_MS`.

@@ -45,7 +45,7 @@ impl OauthCalls {
         upstream: &str,
         scope: &str,
     ) -> Result<TokenAnswer, OauthProblem> {
-        let limit = Duration::from_millis(limits::OAUTH_WAIT_MS);
+        let limit = Duration::from_millis(limits::OAUTH_TURN_MS);
         let turn = tokio::time::timeout(limit, self.vault.turn(upstream)).await;
         let _turn = turn.map_err(|_| OauthProblem::Busy("others are refreshing the grant; try again".to_owned()))?;
         let known = self.vault.read(upstream).await.map_err(stored)?;

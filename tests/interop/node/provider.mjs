@@ -15,6 +15,8 @@ export const CLIENT = 'mayfly-cli';
 export async function listen() {
   let provider;
   const started = http.createServer((request, answer) => provider.callback()(request, answer));
+  // Longer than any test: a connection that the provider closes while a slow machine's client sends on it is an error of neither.
+  started.keepAliveTimeout = 600_000;
   await new Promise((resolve) => started.listen(0, '127.0.0.1', resolve));
   const issuer = `http://127.0.0.1:${started.address().port}`;
   provider = new Provider(issuer, {
