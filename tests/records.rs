@@ -159,7 +159,11 @@ fn varint(bytes: &mut &[u8]) -> u64 {
 fn no_field_of_a_sample_is_left_out() {
     for (name, record) in samples::all() {
         // Fields that version 1 did not have.
-        let text = format!("{record:?}").replace(", certified_key: []", "").replace("group: 0", "").replace(", replaces: []", "").replace(", looked: 0", "");
+        let text = format!("{record:?}")
+            .replace(", certified_key: []", "")
+            .replace("group: 0", "")
+            .replace(", replaces: []", "")
+            .replace(", looked: 0", "");
         let text = text.replace(", wanted: None", "").replace(", decided: None, good_until: 0", "");
         let text = text.replace(", task: [], undeclared: false, after_end: false, upstream: \"\"", "");
         let text = text.replace("actors: [], subject_claims: None, ancestors: []", "actors: []");

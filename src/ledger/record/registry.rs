@@ -258,7 +258,9 @@ impl KeyPurpose {
     /// The environment of a key that serves `place`: the field `environment` of its record.
     pub fn environment_of(self, place: &str) -> &str {
         match self {
-            KeyPurpose::Federation | KeyPurpose::UpstreamCa | KeyPurpose::SshCa => place.rsplit_once(FEDERATION_PATH).map_or(place, |(environment, _)| environment),
+            KeyPurpose::Federation | KeyPurpose::UpstreamCa | KeyPurpose::SshCa => {
+                place.rsplit_once(FEDERATION_PATH).map_or(place, |(environment, _)| environment)
+            }
             _ => place,
         }
     }
