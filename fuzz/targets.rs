@@ -5,6 +5,8 @@
 use bytes::Bytes;
 use mayfly::credential::jwt::{self, Jwks, Possession, TokenRequirements};
 use mayfly::credential::reference;
+use mayfly::credential::ssh::SshPublicKey;
+use mayfly::credential::x509::Csr;
 use mayfly::document::SourceFile;
 use mayfly::identity::bundle::{Bundle, Bundles};
 use mayfly::identity::jwk::Algorithm;
@@ -60,7 +62,23 @@ pub const ALL: &[(&str, Run)] = &[
     ("export", export),
     ("traceparent", traceparent),
     ("wal", wal),
+    ("certified_key", certified_key),
 ];
+
+/// A key that a certificate is asked for: a CSR, or an SSH public key. What is accepted is a key in its one form.
+pub fn certified_key(data: &[u8]) {
+    if let Ok(csr) = Csr::check(data) {
+        assert!(csr.spki().len() <= data.len() && !csr.spki().is_empty());
+    }
+    if let Ok(key) = SshPublicKey::from_blob(data.to_vec()) {
+        assert_eq!(key.blob(), data);
+    }
+    if let Ok(text) = std::str::from_utf8(data)
+        && let Ok(key) = SshPublicKey::parse(text)
+    {
+        assert_eq!(SshPublicKey::from_blob(key.blob().to_vec()).as_ref(), Ok(&key));
+    }
+}
 
 /// Bytes that decode as a record are encoded again bit for bit.
 pub fn record(data: &[u8]) {

@@ -331,6 +331,13 @@ fn seeds(name: &str) -> Vec<Vec<u8>> {
         ]
         .map(text)
         .to_vec(),
+        "certified_key" => {
+            let key = rcgen::KeyPair::generate().unwrap();
+            let csr = rcgen::CertificateParams::default().serialize_request(&key).unwrap();
+            let (_, line) = mayfly::credential::ssh::new_key(&mayfly::system::System::real(), "x").unwrap();
+            let blob = data_encoding::BASE64.decode(line.split(' ').nth(1).unwrap().as_bytes()).unwrap();
+            vec![csr.der().to_vec(), text(&line), blob]
+        }
         "wal" => {
             let files: Vec<_> = (0..3).map(|_| targets::LogFile(Arc::new(vec![0; 6 * 4096].into()))).collect();
             let store = targets::log_in(&files).unwrap();
@@ -392,4 +399,4 @@ macro_rules! run {
     };
 }
 
-run!(record commit fold spiffe_id bundle chain token jwt_svid oidc arguments target config policy_tests exchange plain feed export traceparent wal);
+run!(record commit fold spiffe_id bundle chain token jwt_svid oidc arguments target config policy_tests exchange plain feed export traceparent wal certified_key);

@@ -10,6 +10,7 @@
 
 pub mod attest;
 pub mod call_handler;
+mod certificates;
 pub mod client;
 pub mod connection;
 pub mod connection_end;

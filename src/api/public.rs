@@ -31,7 +31,7 @@ use mayfly_authority::authority::Authority;
 use mayfly_base::limits;
 use mayfly_credential::keyring::jwks_of_path;
 use mayfly_identity::sha256;
-use mayfly_ledger::record::federation_path;
+use mayfly_ledger::record::upstream_path;
 
 /// Renders the JWK set of an environment from the durable state.
 pub type JwksRenderer = fn(&mayfly_ledger::State, &str) -> String;
@@ -56,7 +56,7 @@ impl Published {
         &self.authority
     }
 
-    fn serves(&self, environment: &str) -> bool {
+    pub(super) fn serves(&self, environment: &str) -> bool {
         self.environments.iter().any(|e| e == environment)
     }
 }
@@ -70,6 +70,7 @@ pub fn router(published: Published) -> Router {
         .route(&format!("/.well-known/oauth-authorization-server{base}/{{environment}}"), get(discovery))
         .route(&format!("{base}/{{environment}}/upstreams/{{upstream}}/jwks.json"), get(assertion_jwks))
         .route(&format!("{base}/{{environment}}/upstreams/{{upstream}}/.well-known/openid-configuration"), get(openid_discovery))
+        .merge(super::certificates::router(base))
         .merge(super::people::router(base))
         .with_state(published)
 }
@@ -121,7 +122,7 @@ async fn assertion_keys(
     published: &Published,
     (environment, upstream): (&str, &str),
 ) -> Result<(String, Vec<Box<str>>), Response> {
-    let path = federation_path(environment, upstream).filter(|_| published.serves(environment)).ok_or_else(missing)?;
+    let path = upstream_path(environment, upstream).filter(|_| published.serves(environment)).ok_or_else(missing)?;
     match published.authority.ledger.settled(|state| jwks_of_path(&state.keys, &path)).await {
         Ok(found) => found.ok_or_else(missing),
         Err(_) => Err((StatusCode::SERVICE_UNAVAILABLE, "try again\n").into_response()),

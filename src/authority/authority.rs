@@ -24,6 +24,7 @@ use crate::revocation::feed::{Feed, Followers};
 use crate::secrets::SecretRotations;
 use crate::source_health::{SourceHealth, SourceKind, SourceState};
 use crate::tasks::heartbeats::Heartbeats;
+use crate::trust::certificate_lists::CertificateLists;
 use crate::trust::own_domain::OwnDomain;
 use crate::trust::own_svid::OwnSvid;
 use mayfly_base::limits;
@@ -56,6 +57,8 @@ pub struct Authority {
     pub oidc: Arc<Issuers>,
     /// The trust domain that this server is the CA of, if there is one.
     pub own_domain: Option<OwnDomain>,
+    /// The lists of revoked certificates of the CAs of upstreams.
+    pub certificate_lists: CertificateLists,
     /// The keys that sign tokens and derive secrets.
     pub keyring: Arc<Keyring>,
     /// Seals and opens the private keys.
@@ -238,6 +241,7 @@ impl Authority {
             bundles: parts.bundles,
             oidc: parts.oidc,
             own_domain: parts.own_domain,
+            certificate_lists: CertificateLists::default(),
             keyring,
             sealer: parts.sealer,
             status,
@@ -327,6 +331,7 @@ impl Authority {
         if let Some(own) = &self.own_domain {
             changes().for_each(|r| own.follow(r));
         }
+        changes().for_each(|r| self.certificate_lists.follow(r));
         self.leases.follow(changes().map(|r| &**r));
         // An error means that there are no watchers.
         let _ = self.commits.send(batch.clone());

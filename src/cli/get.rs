@@ -10,6 +10,7 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::args::{self, wire_duration};
+use super::certified_key::CertifiedKeyArgs;
 use super::ci::mask::Masker;
 use super::error::CliError;
 use super::exit::Exit;
@@ -71,6 +72,8 @@ pub struct GetArgs {
     /// If an approval is needed, wait this long for it; for a single upstream
     #[arg(long, value_name = "DURATION", value_parser = args::duration)]
     wait_for_approval: Option<Duration>,
+    #[command(flatten)]
+    certified: CertifiedKeyArgs,
     /// Request id; repeating the command with the same id returns the first answer
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
@@ -106,7 +109,11 @@ pub async fn run(mut args: GetArgs, run: &CommandContext) -> Result<Exit, CliErr
     if several {
         args.fit_several()?;
     }
-    let sink = SecretSink::decide(args.to.clone(), std::io::stdout().is_terminal(), args.force_terminal)?;
+    let sink = match (&args.to, args.certified.makes_key()) {
+        // The certificate goes beside the key, under a name that its kind says.
+        (None, true) => None,
+        _ => Some(SecretSink::decide(args.to.clone(), std::io::stdout().is_terminal(), args.force_terminal)?),
+    };
     let masker = args.mask.then(|| Masker::here(|name| std::env::var(name).ok().filter(|v| !v.is_empty()))).transpose()?;
     let common = pb::ExchangeRequest {
         arguments: args.arguments.on_the_wire()?,
@@ -122,16 +129,26 @@ pub async fn run(mut args: GetArgs, run: &CommandContext) -> Result<Exit, CliErr
         ..pb::ExchangeRequest::default()
     };
     let server = run.server().await?.waiting(args.wait_for_approval.unwrap_or_default());
+    let mut key = None;
     let issued = if several {
         all(&args, common, &server, run).await?
     } else {
-        let request =
+        let mut request =
             pb::ExchangeRequest { request_id: run.request_id(&args.request_id), ..single(&args, common, &server).await? };
+        key = args.certified.fill(&mut request, run)?;
         issue::exchange_all(&server, vec![request]).await?
     };
+    let sink = sink.or_else(|| key.as_ref().map(|key| SecretSink::File(key.certificate_file())));
+    let sink = sink.ok_or_else(|| CliError::ours("the certificate has no place"))?;
     let ids: Vec<String> = issued.iter().map(|one| one.credential_id.clone()).collect();
     let written = match issued.into_iter().map(IssuedView::of).collect::<Result<Vec<_>, _>>() {
-        Ok(issued) => hand_over(&issued, masker, form, &sink, run).await.map(|()| issued),
+        Ok(issued) => {
+            let kept = key.as_ref().map_or(Ok(()), |key| key.write(run));
+            match kept {
+                Ok(()) => hand_over(&issued, masker, form, &sink, run).await.map(|()| issued),
+                Err(error) => Err(error),
+            }
+        }
         Err(error) => Err(error),
     };
     let issued = match written {
@@ -190,6 +207,8 @@ impl GetArgs {
             "--kind is for a single upstream; with several, each has the first kind of its registration"
         } else if self.authorization_details.is_some() {
             "--authorization-details is for a single upstream; with several, get that credential by itself"
+        } else if self.certified.is_given() {
+            "--csr, --ssh-key and --new-key are for a single upstream; with several, ask for each certificate by itself"
         } else if self.wait_for_approval.is_some() {
             "--wait-for-approval is for a single upstream; with several, open the task first: mayfly task open"
         } else if self.header {

@@ -59,7 +59,7 @@ pub struct RotateArgs {
     /// Environment, if no issuer names it
     #[arg(long, value_name = "NAME", conflicts_with = "issuer")]
     environment: Option<String>,
-    /// Upstream whose assertions the key signs, for purpose federation
+    /// Upstream whose assertions or certificates the key signs, for purposes federation, upstream_ca and ssh_ca
     #[arg(long, value_name = "NAME", conflicts_with_all = ["issuer", "environment"])]
     upstream: Option<String>,
     /// Time between publishing the key and signing with it; 0s signs at once [default: as long as verifiers may cache the old key set]

@@ -16,6 +16,7 @@ pub mod binding;
 pub mod blast_radius;
 pub mod break_glass;
 pub mod bundle;
+pub mod certified_key;
 pub mod ci;
 pub mod completions;
 pub mod confirm;

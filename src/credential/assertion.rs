@@ -15,7 +15,7 @@ use super::keyring::{Keyring, LoadedKey};
 use crate::IssuedToken;
 use crate::jwt::json::{Object, string};
 use mayfly_base::refusal::Fault;
-use mayfly_ledger::record::{KeyPurpose, federation_path};
+use mayfly_ledger::record::{KeyPurpose, upstream_path};
 
 /// The JWS header of a key that signs assertions, in base64url, with the dot after it.
 pub fn header(kid: &str, algorithm: &str) -> String {
@@ -61,7 +61,7 @@ impl AssertionIssuers {
 
     /// The issuer of an upstream. The error says why it can have none.
     pub fn of(&self, environment: &str, upstream: &str) -> Result<AssertionIssuer, String> {
-        let path = federation_path(environment, upstream).ok_or_else(|| {
+        let path = upstream_path(environment, upstream).ok_or_else(|| {
             format!("upstream {upstream} of environment {environment} has no issuer for assertions: one of the names has a slash")
         })?;
         Ok(AssertionIssuer { url: format!("{}/{path}", self.base), path, keyring: self.keyring.clone() })

@@ -56,7 +56,7 @@ fn a_series_makes_the_records_and_claims_that_making_one_by_one_does() {
                 whole.draft.tool = (*tool).to_owned();
                 whole.draft.purpose = (*purpose).to_owned();
                 whole.draft.arguments = arguments.map_or_else(Vec::new, |a| a.to_vec());
-                let mut minted = mint_local(grant(whole), id, 1, &ring, &one_by_one, T0).ok().unwrap();
+                let mut minted = mint_local(grant(whole), id, 1, &ring, &one_by_one, Vec::new(), T0).ok().unwrap();
                 let record = minted.records().remove(0);
 
                 let request = name.as_deref().map(|id| IssuanceRequest::new(AGENT, id, &[7; 32]));

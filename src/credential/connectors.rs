@@ -5,9 +5,9 @@
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
-use super::CredentialKind;
 use super::access::UpstreamAccess;
 use super::connector::{UpstreamConnector, UpstreamConnectors};
+use super::{CredentialKind, certificates};
 use mayfly_base::system::System;
 use mayfly_ledger::upstream::settings::SettingsReader;
 
@@ -49,7 +49,15 @@ pub const TABLE: &[ConnectorEntry] = &[
 ];
 
 /// The readers of the sections of registrations, for [`mayfly_ledger::upstream::file::parse`].
-pub static READERS: LazyLock<Vec<SettingsReader>> = LazyLock::new(|| TABLE.iter().map(|entry| entry.settings).collect());
+pub static READERS: LazyLock<Vec<SettingsReader>> = LazyLock::new(|| {
+    TABLE.iter().map(|entry| entry.settings).chain(certificates::TABLE.iter().map(|entry| entry.settings)).collect()
+});
+
+/// The registrations to start from, by the name of their kind: of connectors, and of the kinds of certificates.
+pub fn templates() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let made_there = TABLE.iter().map(|entry| (entry.settings.kind.as_str(), entry.template));
+    made_there.chain(certificates::TABLE.iter().map(|entry| (entry.settings.kind.as_str(), entry.template)))
+}
 
 /// Whether this build has the connector of a kind.
 pub fn has(kind: CredentialKind) -> bool {
@@ -77,6 +85,12 @@ mod tests {
             let upstream = file::parse(&source, &READERS).unwrap_or_else(|wrong| panic!("{wrong:#?}"));
             assert_eq!(upstream.kinds, [entry.settings.kind]);
             assert!(upstream.settings.of(kind.name()).is_some());
+        }
+        for entry in certificates::TABLE {
+            let upstream = file::parse(&SourceFile::new("template.toml", entry.template), &READERS);
+            let upstream = upstream.unwrap_or_else(|wrong| panic!("{wrong:#?}"));
+            assert_eq!(upstream.kinds, [entry.settings.kind]);
+            assert!(entry.settings.kind.is_certificate() && certificates::needed(&upstream).len() == 1);
         }
     }
 }

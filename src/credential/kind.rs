@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::IssuedToken;
+use super::certificates::{self, CertificateInput};
 use super::connectors;
 use super::jwt::{SigningInput, TokenContent};
 use super::keyring::{ES256, Keyring, LoadedKey};
@@ -11,9 +12,10 @@ use super::reference;
 use super::status_list::StatusListAllocator;
 use mayfly_base::refusal::{Error, Fault, Reason, Refusal};
 use mayfly_ledger::commit::sha256;
-use mayfly_ledger::record::{CredentialIssued, CredentialReleased, Event, KeyPurpose, Record};
+use mayfly_ledger::record::{CredentialIssued, CredentialReleased, Event, KeyPurpose, Record, upstream_path};
 use mayfly_ledger::revocation::Rules;
 use mayfly_ledger::state::SupportingGrant;
+use mayfly_ledger::upstream::settings::KindSettings;
 use mayfly_policy::grant::{Grant, GrantParts, TaskPath};
 use mayfly_verify::seq::{ApprovalId, CredentialId, Millis, Seq, TaskId};
 
@@ -76,7 +78,7 @@ pub const TABLE: [KindEntry; 12] = [
     entry(
         CredentialKind::X509,
         "x509",
-        MintLocation::Local(KeyPurpose::X509Ca),
+        MintLocation::Local(KeyPurpose::UpstreamCa),
         "CRL, or none where the registration consents",
         true,
     ),
@@ -131,7 +133,12 @@ impl CredentialKind {
 
     /// Whether this version issues the kind. The other kinds have reserved numbers and names, and are refused with `NOT_SERVED`.
     pub fn served(self) -> bool {
-        matches!(self, CredentialKind::Jwt | CredentialKind::Reference) || connectors::has(self)
+        self.made_locally() || connectors::has(self)
+    }
+
+    /// Whether credentials of the kind are certificates, which are for a key of the caller.
+    pub const fn is_certificate(self) -> bool {
+        matches!(self, CredentialKind::X509 | CredentialKind::Ssh)
     }
 }
 
@@ -144,7 +151,7 @@ pub(super) fn not_served(kind: CredentialKind, what: &str) -> Error {
 }
 
 /// Mints a credential of a kind that mayfly makes itself. `group`: the number that ties its records together, greater than 0 and different
-/// from that of neighbouring groups.
+/// from that of neighbouring groups. `certified`: the key of a certificate, as of [`certificates::certified_key`]; empty for other kinds.
 ///
 /// Refused: NOT_SERVED, NOT_READY where there is no active key, NO_LIFE_LEFT below a second.
 pub fn mint_local(
@@ -153,17 +160,22 @@ pub fn mint_local(
     group: u32,
     keyring: &Keyring,
     status: &StatusListAllocator,
+    certified: Vec<u8>,
     now: Millis,
 ) -> Result<MintedCredential, Error> {
     let mut parts = grant.into_parts();
     let kind = kind_of(parts.draft.kind)?;
     let key = key_for(kind, &parts, keyring)?;
-    let place = status.place(Millis(parts.draft.expires_at), now)?;
     let draft = &mut parts.draft;
     draft.credential = id.as_bytes().to_vec();
     draft.key = key.id().to_owned();
-    draft.status_list = place.list;
-    draft.status_index = place.index;
+    if kind.is_certificate() {
+        draft.certified_key = certified;
+    } else {
+        let place = status.place(Millis(draft.expires_at), now)?;
+        draft.status_list = place.list;
+        draft.status_index = place.index;
+    }
     let told = TokenContent {
         issued: &parts.draft,
         revision: parts.revision,
@@ -172,10 +184,10 @@ pub fn mint_local(
         audience: &parts.audience,
         issuer: &parts.issuer,
     };
-    let (token, digest) = make(kind, &key, id, &told)?;
+    let (answer, digest) = make(kind, &key, id, &told, (&parts.settings, &parts.base_url))?;
     parts.draft.token_digest = digest;
-    let answer = bearer(token, &parts.draft, parts.base_url.clone());
-    let summary = summary(&parts.draft, id, kind, parts.revision, Novelty::New, false)?;
+    let irrevocable = certificates::is_irrevocable(kind, &parts.settings)?;
+    let summary = summary(&parts.draft, id, kind, parts.revision, Novelty::New, irrevocable)?;
     Ok(MintedCredential::new(records(parts, group), summary, answer, OutcomeReporter::none()))
 }
 
@@ -183,13 +195,19 @@ pub fn mint_local(
 pub(super) fn key_for(kind: CredentialKind, parts: &GrantParts, keyring: &Keyring) -> Result<Arc<LoadedKey>, Error> {
     let MintLocation::Local(purpose) = kind.entry().maker else { return Err(not_served(kind, "are made at their upstream")) };
     let environment = &parts.draft.environment;
-    let key = keyring.active(purpose, environment).ok_or_else(|| match purpose {
-        KeyPurpose::AccessToken | KeyPurpose::Reference => Error::Refusal(
-            Refusal::new(Reason::NotReady, format!("environment {environment} has no active key for {}", kind.name()))
-                .way_out("an operator runs: mayfly key list"),
-        ),
-        _ => not_served(kind, "are not made by this version"),
-    })?;
+    let none = |of: String| {
+        let no = Refusal::new(Reason::NotReady, format!("{of} has no active key for {}", kind.name()));
+        Error::Refusal(no.way_out("an operator runs: mayfly key list").retry(std::time::Duration::from_secs(1)))
+    };
+    let key = if kind.is_certificate() {
+        let upstream = &parts.draft.upstream;
+        let key = upstream_path(environment, upstream).and_then(|path| keyring.active(purpose, &path));
+        let key = key.ok_or_else(|| none(format!("upstream {upstream}")))?;
+        certificates::outlives(&key, &parts.draft)?;
+        key
+    } else {
+        keyring.active(purpose, environment).ok_or_else(|| none(format!("environment {environment}")))?
+    };
     if Millis(parts.draft.expires_at).seconds() <= Millis(parts.draft.issued_at).seconds() {
         return Err(Error::Refusal(Refusal::new(Reason::NoLifeLeft, "less than a second of lifetime is left")));
     }
@@ -199,8 +217,24 @@ pub(super) fn key_for(kind: CredentialKind, parts: &GrantParts, keyring: &Keyrin
     Ok(key)
 }
 
-/// Makes the token and the digest for its record.
+/// Makes the credential and the digest for its record.
 fn make(
+    kind: CredentialKind,
+    key: &LoadedKey,
+    id: CredentialId,
+    told: &TokenContent<'_>,
+    (settings, base_url): (&KindSettings, &str),
+) -> Result<(CredentialMaterial, Vec<u8>), Error> {
+    if kind.is_certificate() {
+        let input = CertificateInput { kind, id, issued: told.issued, settings, issuer: told.issuer };
+        return certificates::make(key, &input).map(|(answer, digest)| (answer, digest.to_vec()));
+    }
+    let (token, digest) = token(kind, key, id, told)?;
+    Ok((bearer(token, told.issued, base_url.into()), digest))
+}
+
+/// Makes the token and the digest for its record.
+fn token(
     kind: CredentialKind,
     key: &LoadedKey,
     id: CredentialId,
@@ -284,6 +318,8 @@ pub struct RemintInput<'a> {
     pub base_url: &'a str,
     /// `iss`.
     pub issuer: &'a str,
+    /// The sections of the registration.
+    pub settings: &'a KindSettings,
 }
 
 /// Makes a credential again from its record: the same id and claims, by the same key. It has no records to commit; the receipt to reveal it
@@ -301,19 +337,19 @@ pub fn remake_local(past: &RemintInput<'_>, keyring: &Keyring) -> Result<MintedC
             format!("key {} no longer exists, and only that key can recreate {id}", issued.key),
         ))
     })?;
-    let RemintInput { path, grounds, audience, issuer, .. } = *past;
+    let RemintInput { path, grounds, audience, issuer, settings, base_url, .. } = *past;
     let told = TokenContent { issued, revision: past.record.revision(), path, grounds, audience, issuer };
-    let (token, digest) = make(kind, &key, id, &told)?;
+    let (answer, digest) = make(kind, &key, id, &told, (settings, base_url))?;
     if digest != issued.token_digest {
-        // Only values outside the record can differ: the registration's audience or the issuer's name.
+        // Only values outside the record can differ: the registration, or the issuer's name.
         let no = Refusal::new(
             Reason::DecidedOnOldState,
-            format!("{id} cannot be recreated: its audience or issuer has changed since"),
+            format!("{id} cannot be recreated: its audience, its issuer or its upstream's registration has changed since"),
         );
         return Err(Error::Refusal(no.way_out("ask with a new request_id")));
     }
-    let answer = bearer(token, issued, past.base_url.into());
-    let summary = summary(issued, id, kind, told.revision, Novelty::Same, false)?;
+    let irrevocable = certificates::is_irrevocable(kind, settings)?;
+    let summary = summary(issued, id, kind, told.revision, Novelty::Same, irrevocable)?;
     Ok(MintedCredential::new(Vec::new(), summary, answer, OutcomeReporter::none()))
 }
 

@@ -8,7 +8,8 @@
 //! - [`assertion`]: JWTs that tell another authorization server who asks, under an issuer of its own for each upstream.
 //! - [`batch`]: minting a batch whose common part is made once.
 //! - [`token`]: a bearer token in memory.
-//! - [`x509`]: certificates and CRLs of mayfly's own trust domain.
+//! - [`certificates`]: the kinds `x509` and `ssh`, which are signed here under a CA of each upstream; [`ssh`]: the formats of OpenSSH.
+//! - [`x509`]: certificates and CRLs, of mayfly's own trust domain and of kind `x509`.
 //! - [`keyring`]: the keys that sign and derive. [`status_list`]: allocation of indexes in status lists.
 #![forbid(unsafe_code)]
 
@@ -20,6 +21,8 @@ mod aws;
 pub mod batch;
 #[cfg(test)]
 mod batch_tests;
+pub mod certificate_trial;
+pub mod certificates;
 pub mod connector;
 pub mod connectors;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "redis"))]
@@ -44,6 +47,7 @@ mod redis;
 pub mod reference;
 pub mod secret;
 pub mod sign_in;
+pub mod ssh;
 pub mod status_list;
 #[cfg(any(test, debug_assertions, feature = "testing"))]
 pub mod testing;

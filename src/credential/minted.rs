@@ -47,6 +47,8 @@ pub enum CredentialMaterial {
         chain: Vec<Vec<u8>>,
         /// The root, DER.
         root: Vec<u8>,
+        /// The URL of the CRL. Empty if there is none.
+        crl_url: String,
     },
     /// An SSH certificate.
     SshCertificate {
@@ -56,6 +58,8 @@ pub enum CredentialMaterial {
         authority: String,
         /// The names that the holder may log in as.
         principals: Vec<String>,
+        /// The URL of the KRL.
+        krl_url: String,
     },
     /// Temporary AWS keys.
     AwsKeys {

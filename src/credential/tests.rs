@@ -45,6 +45,7 @@ fn past<'a>(record: &'a Record, parts: &'a GrantParts) -> RemintInput<'a> {
         audience: &parts.audience,
         base_url: &parts.base_url,
         issuer: &parts.issuer,
+        settings: &parts.settings,
     }
 }
 
@@ -55,7 +56,7 @@ fn a_repeat_gives_the_same_claims_by_the_same_key_or_nothing() {
     for kind in [CredentialKind::Jwt, CredentialKind::Reference] {
         let mut parts = full(T0, log.state.head);
         parts.draft.kind = kind.number();
-        let mut minted = mint_local(grant(parts.clone()), id(1), 1, &ring, &status(), T0).ok().unwrap();
+        let mut minted = mint_local(grant(parts.clone()), id(1), 1, &ring, &status(), Vec::new(), T0).ok().unwrap();
         let records = minted.records();
         assert!(minted.records().is_empty(), "handed over once");
         let first = token(minted.reveal(Receipt::of_test(id(1))).unwrap());
@@ -83,12 +84,12 @@ fn a_repeat_gives_the_same_claims_by_the_same_key_or_nothing() {
     }
     // A retired key still makes its own credentials again, but no new ones.
     let parts = plain(1, T0, log.state.head);
-    let records = mint_local(grant(parts.clone()), id(2), 1, &ring, &status(), T0).ok().unwrap().records();
+    let records = mint_local(grant(parts.clone()), id(2), 1, &ring, &status(), Vec::new(), T0).ok().unwrap().records();
     let plan = keyring::rotate(&log.state.keys, KeyPurpose::AccessToken, "dev", 0).unwrap();
     carry_out(&mut log, &store, KeyPurpose::AccessToken, plan);
     ring.sync(&log.state.keys, &store, &TestSealer).unwrap();
     assert!(remake_local(&past(&records[0], &parts), &ring).is_ok());
-    let next = mint_local(grant(parts), id(3), 1, &ring, &status(), T0).ok().unwrap().records();
+    let next = mint_local(grant(parts), id(3), 1, &ring, &status(), Vec::new(), T0).ok().unwrap().records();
     let key = |r: &Record| match &r.event {
         Some(Event::Issued(e)) => e.key.clone(),
         _ => panic!(),
@@ -118,7 +119,7 @@ fn an_inline_task_and_its_issuance_are_one_group_and_the_request_is_on_the_issua
     parts.path =
         TaskPath::New { tasks: vec![mayfly_verify::seq::TaskId::from_bytes([8; 16])], owners: vec![super::testing::owner()] };
     parts.opens = Some(task.into());
-    let records = mint_local(grant(parts), id(1), 41, &ring, &status(), T0).ok().unwrap().records();
+    let records = mint_local(grant(parts), id(1), 41, &ring, &status(), Vec::new(), T0).ok().unwrap().records();
     assert_eq!(records.iter().map(|r| (r.group, r.request.is_some())).collect::<Vec<_>>(), [(41, false), (41, true)]);
     assert!(log.put(records).iter().all(Result::is_ok));
     let key = request_key(super::testing::AGENT, "req-1");
@@ -129,7 +130,7 @@ fn an_inline_task_and_its_issuance_are_one_group_and_the_request_is_on_the_issua
 fn nobody_is_answered_by_the_receipt_of_another_credential() {
     let mut log = TestLog::new(T0);
     let (ring, _store) = keyring(&mut log);
-    let mint = || mint_local(grant(plain(1, T0, log.state.head)), id(1), 1, &ring, &status(), T0).ok().unwrap();
+    let mint = || mint_local(grant(plain(1, T0, log.state.head)), id(1), 1, &ring, &status(), Vec::new(), T0).ok().unwrap();
     let refused = |receipt| mint().reveal(receipt).err().unwrap().to_string();
     assert!(refused(Receipt::of_test(id(2))).contains("does not belong to"));
     assert!(refused(Receipt::for_test(log.state.head, &[])).contains("does not belong to"));
@@ -142,14 +143,14 @@ fn nobody_is_answered_by_the_receipt_of_another_credential() {
 }
 
 fn mint_local_of(log: &TestLog, ring: &super::keyring::Keyring, n: u8) -> Record {
-    mint_local(grant(plain(1, T0, log.state.head)), id(n), 1, ring, &status(), T0).ok().unwrap().records().remove(0)
+    mint_local(grant(plain(1, T0, log.state.head)), id(n), 1, ring, &status(), Vec::new(), T0).ok().unwrap().records().remove(0)
 }
 
 #[test]
 fn a_reference_is_known_by_its_key_alone() {
     let mut log = TestLog::new(T0);
     let (ring, store) = keyring(&mut log);
-    let minted = mint_local(grant(plain(2, T0, log.state.head)), id(1), 1, &ring, &status(), T0).ok().unwrap();
+    let minted = mint_local(grant(plain(2, T0, log.state.head)), id(1), 1, &ring, &status(), Vec::new(), T0).ok().unwrap();
     let text = token(minted.reveal(Receipt::of_test(id(1))).unwrap());
     assert!(text.starts_with("mfr_") && text.len() == 68);
     let key = ring.active(KeyPurpose::Reference, "dev").unwrap();
@@ -176,18 +177,18 @@ fn a_reference_is_known_by_its_key_alone() {
 fn what_cannot_be_made_is_refused_with_its_reason() {
     let mut log = TestLog::new(T0);
     let (ring, _) = keyring(&mut log);
-    let mint = |parts: GrantParts| refused(mint_local(grant(parts), id(1), 1, &ring, &status(), T0).err());
+    let mint = |parts: GrantParts| refused(mint_local(grant(parts), id(1), 1, &ring, &status(), Vec::new(), T0).err());
     let with = |change: fn(&mut GrantParts)| {
         let mut parts = plain(1, T0, Seq::ZERO);
         change(&mut parts);
         parts
     };
     assert_eq!(mint(with(|p| p.draft.kind = CredentialKind::Postgres.number())), Reason::NotServed);
-    assert_eq!(mint(with(|p| p.draft.kind = CredentialKind::X509.number())), Reason::NotServed);
+    assert_eq!(mint(with(|p| p.draft.kind = CredentialKind::X509.number())), Reason::NotReady, "its upstream has no CA");
     assert_eq!(mint(with(|p| p.algorithm = "RS256")), Reason::NotServed);
     assert_eq!(mint(with(|p| p.draft.environment = "prod".into())), Reason::NotReady);
     assert_eq!(mint(with(|p| p.draft.expires_at = p.draft.issued_at)), Reason::NoLifeLeft);
-    let broken = |change: fn(&mut GrantParts)| mint_local(grant(with(change)), id(1), 1, &ring, &status(), T0).err();
+    let broken = |change: fn(&mut GrantParts)| mint_local(grant(with(change)), id(1), 1, &ring, &status(), Vec::new(), T0).err();
     assert!(matches!(broken(|p| p.draft.kind = 99), Some(Error::Fault(_))));
     assert!(matches!(broken(|p| p.draft.scopes = vec!["a b".into()]), Some(Error::Fault(_))), "it would be read as two");
     assert!(matches!(broken(|p| p.draft.details = r#"[]}, "sub": ""#.into()), Some(Error::Fault(_))));

@@ -68,6 +68,53 @@ pub enum RequestedKeyBinding {
     Thumbprint(Digest),
 }
 
+/// The public key that a certificate is asked for, checked for its length only: whoever makes the certificate reads it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum RequestedCertificateKey {
+    /// A PKCS #10 request in DER.
+    CertificateRequest(Box<[u8]>),
+    /// A public key in OpenSSH's form.
+    Ssh(Box<str>),
+    /// The key of the credential that is renewed, as in its record.
+    Recorded(Box<[u8]>),
+}
+
+impl RequestedCertificateKey {
+    /// Checks the length of a key.
+    pub fn from_pb(key: pb::exchange_request::PublicKey) -> Result<RequestedCertificateKey, Refusal> {
+        use pb::exchange_request::PublicKey;
+        match key {
+            PublicKey::CertificateRequest(der) if der.is_empty() || der.len() > limits::CSR_BYTES => Err(Refusal::field(
+                "certificate_request",
+                format!("has {} bytes; a PKCS #10 request in DER has 1 to {}", der.len(), limits::CSR_BYTES),
+            )),
+            PublicKey::SshPublicKey(text) if text.is_empty() || text.len() > limits::SSH_KEY_BYTES => Err(Refusal::field(
+                "ssh_public_key",
+                format!("has {} bytes; a public key in OpenSSH's form has 1 to {}", text.len(), limits::SSH_KEY_BYTES),
+            )),
+            PublicKey::CertificateRequest(der) => Ok(RequestedCertificateKey::CertificateRequest(der.to_vec().into())),
+            PublicKey::SshPublicKey(text) => Ok(RequestedCertificateKey::Ssh(text.into())),
+        }
+    }
+
+    /// The field of a request that holds the key.
+    pub fn field(&self) -> &'static str {
+        match self {
+            RequestedCertificateKey::CertificateRequest(_) => "certificate_request",
+            RequestedCertificateKey::Ssh(_) => "ssh_public_key",
+            RequestedCertificateKey::Recorded(_) => "credential_id",
+        }
+    }
+
+    /// The key as it was sent.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            RequestedCertificateKey::CertificateRequest(bytes) | RequestedCertificateKey::Recorded(bytes) => bytes,
+            RequestedCertificateKey::Ssh(text) => text.as_bytes(),
+        }
+    }
+}
+
 /// One exchange, checked in form. Consecutive exchanges on a stream share the fields behind `Arc`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ExchangeRequest {
@@ -93,6 +140,8 @@ pub struct ExchangeRequest {
     pub digest: Digest,
     /// The requested key binding.
     pub key: RequestedKeyBinding,
+    /// The public key for a certificate.
+    pub certified: Option<Box<RequestedCertificateKey>>,
     /// The binding that must cover the request, where the caller names one.
     pub binding: Option<Box<str>>,
     /// The credential that this exchange renews.
@@ -399,6 +448,7 @@ impl ExchangeRequest {
             digest,
             request_id: (!ask.request_id.is_empty()).then(|| SmolStr::new(&ask.request_id)),
             key,
+            certified: ask.public_key.take().map(RequestedCertificateKey::from_pb).transpose()?.map(Box::new),
             binding: (!ask.binding.is_empty()).then(|| ask.binding.as_str().into()),
             renews: None,
             replaces: None,

@@ -152,6 +152,7 @@ fn own(message: &[u8], mut fields: Fields<'_>, begins: DecodedFields) -> Option<
         request_id: named.then(|| request_id.into()),
         digest: if named { sha256(message) } else { [0; 32] },
         key,
+        certified: None,
         binding: None,
         renews: None,
         replaces: None,

@@ -17,7 +17,7 @@ pub(super) fn require_fields(ask: &pb::ExchangeRequest) -> Result<(), Refusal> {
 
 /// Refuses fields that this version defines but does not support, instead of ignoring them.
 pub(super) fn refuse_unsupported(ask: &pb::ExchangeRequest) -> Result<(), Refusal> {
-    let asked = [(ask.parent_credential.is_some(), "parent_credential"), (ask.public_key.is_some(), "public_key")];
+    let asked = [(ask.parent_credential.is_some(), "parent_credential")];
     match asked.iter().find(|(set, _)| *set) {
         Some((_, field)) => Err(Refusal::field(field, "this version does not serve it; leave it out")),
         None => Ok(()),

@@ -107,7 +107,7 @@ impl Upkeep {
         let telling = tokio::spawn(async move { report_health(&ledger, &reporter).await });
         tokio::select! {
             _ = stopping.wait_for(|stops| *stops) => {}
-            ((), (), (), (), (), (), (), (), (), (), (), (), (), (), (), (), ()) = async { tokio::join!(
+            ((), (), (), (), (), (), (), (), (), (), (), (), (), (), (), (), (), ()) = async { tokio::join!(
                 own_watch,
                 agent_watch,
                 public_watch,
@@ -118,6 +118,7 @@ impl Upkeep {
                 uses_followed(&authority),
                 silent_ended(&authority, &silent),
                 keys_due(&authority),
+                certificate_lists_signed(&authority),
                 registry_due(&authority),
                 connections_tended(&authority),
                 secrets_rotated(&authority),
@@ -297,6 +298,18 @@ async fn counts_written(authority: &Authority) {
         authority.write_audit_reads();
         for (listener, clause, left_out) in authority.refused_handshakes.left_out(authority.system.steady()) {
             tracing::warn!(listener, clause, left_out, "more handshakes were refused in a minute than are logged individually");
+        }
+    }
+}
+
+/// Signs the lists of revoked certificates, within a second after a certificate ended.
+async fn certificate_lists_signed(authority: &Authority) {
+    let mut tick = interval(Duration::from_millis(limits::CERTIFICATE_LISTS_MS));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        if let Err(no) = authority.tend_certificate_lists().await {
+            tracing::error!(%no, "the lists of revoked certificates could not be signed; the last ones are served");
         }
     }
 }

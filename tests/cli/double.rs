@@ -121,6 +121,7 @@ unary! { credential_service_server::CredentialService {
 
 unary! { key_service_server::KeyService {
     get_jwks(GetJwksRequest) -> GetJwksResponse,
+    get_upstream_ca(GetUpstreamCaRequest) -> GetUpstreamCaResponse,
     list_keys(ListKeysRequest) -> ListKeysResponse,
     rotate_key(RotateKeyRequest) -> RotateKeyResponse,
     retire_key(RetireKeyRequest) -> RetireKeyResponse,

@@ -313,6 +313,7 @@ pub fn wanted(task: TaskChoice) -> ExchangeRequest {
         request_id: None,
         digest: [0; 32],
         key: RequestedKeyBinding::Unasked,
+        certified: None,
         binding: None,
         details: None,
         renews: None,

@@ -35,6 +35,7 @@ pub fn all() -> Vec<(String, Record)> {
     .chain(leases())
     .chain(secrets())
     .chain(access())
+    .chain(certified())
     .collect()
 }
 
@@ -46,6 +47,13 @@ fn access() -> impl Iterator<Item = (String, Record)> {
     let wanted = Some(Box::new(RefusedExchange { details, ..RefusedExchange::default() }));
     let refused = RequestsRefused { wanted, ..RequestsRefused::default() };
     let events = [("20-issued-access", Event::Issued(issued.into())), ("24-refused-details", Event::Refused(refused))];
+    events.into_iter().map(|(name, event)| (format!("v16/{name}"), Record::new(Author::SpiffeId(agent()), event)))
+}
+
+/// A certificate with the key that it is for.
+fn certified() -> impl Iterator<Item = (String, Record)> {
+    let issued = CredentialIssued { kind: 3, key: text("key-2"), certified_key: digest(0x61), ..CredentialIssued::default() };
+    let events = [("20-issued-certified-key", Event::Issued(issued.into()))];
     events.into_iter().map(|(name, event)| (format!("v16/{name}"), Record::new(Author::SpiffeId(agent()), event)))
 }
 

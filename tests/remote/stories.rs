@@ -44,7 +44,7 @@ fn it_is_made_renewed_given_back_and_ends_with_its_task() {
     let place = Place::new();
     let (first, novelty) = place.issued(&place.want(Kind::Postgres));
     assert_eq!(novelty, Novelty::New);
-    let renewed = place.runtime.block_on(place.house.authority.renew(&place.agent, first, None, None)).unwrap();
+    let renewed = place.runtime.block_on(place.house.authority.renew(&place.agent, first, None, None, None)).unwrap();
     assert_ne!(told(&renewed).0, first);
     place.until_alive(2);
     place.runtime.block_on(place.house.authority.release(&place.agent, told(&renewed).0)).unwrap();

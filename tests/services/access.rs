@@ -241,7 +241,7 @@ fn a_request_for_a_part_is_decided_as_that_part_and_one_for_more_names_the_field
         no(exchange(&ExchangeRequest { details: Some(read.as_str().into()), ..wanted(TaskChoice::Inline(terms().into())) }));
     assert!(refused.message.starts_with("authorization_details: is not for kind jwt"), "{refused:?}");
     // A renewal is for the same part, and a policy that is set later sees the part, too.
-    let renewed = w.run(w.authority().renew(&caller, issued.summary().credential, None, None)).unwrap();
+    let renewed = w.run(w.authority().renew(&caller, issued.summary().credential, None, None, None)).unwrap();
     assert_eq!(renewed.summary().about.details, read);
     assert_eq!(recorded(&w, &renewed), access);
     let approvals = w.authority().ledger.peek(|s| s.approvals.values().map(|a| a.asked.details.clone()).collect::<Vec<_>>());

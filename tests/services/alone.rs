@@ -512,7 +512,7 @@ impl Person {
             // A stream of requests cannot be approved as one request, and only issues.
             ("TokenService", "StreamExchange") => return None,
             // Calls that only read or that belong to workloads get an empty request, which must not permit more.
-            ("KeyService", "GetJwks" | "ListKeys")
+            ("KeyService", "GetJwks" | "GetUpstreamCa" | "ListKeys")
             | ("TrustDomainService", "ListTrustDomains")
             | ("PolicyService", "ValidatePolicy" | "ExplainPolicy" | "DiffPolicy")
             | ("UpstreamService", "ListUpstreams" | "TestUpstream" | "PutSecret" | "ListBindings" | "ListLeases" | "GetLease")

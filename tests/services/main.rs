@@ -11,6 +11,7 @@ mod audit_prove;
 mod audit_search;
 #[cfg(feature = "fast")]
 mod both_paths;
+mod certificates;
 mod credential;
 #[path = "../kit/dice.rs"]
 mod dice;

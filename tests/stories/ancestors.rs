@@ -75,7 +75,7 @@ fn a_task_opened_on_a_credential_ends_with_every_ancestor_of_that() {
             let (agent, server) = (house.caller("/agent/demo"), house.caller("/mcp/repos"));
             let task = house.authority.open_task(&agent, &repos(None), &None, false).await.unwrap();
             let first = id(&house.authority.exchange(&agent, &plain(TaskChoice::Named(task))).await.unwrap());
-            let renewed = house.authority.renew(&agent, first, None, None).await.unwrap();
+            let renewed = house.authority.renew(&agent, first, None, None, None).await.unwrap();
             let line = [first, id(&renewed)];
             let shown = sent(SubjectTokenKind::Mayfly, token(renewed));
             let derived = derived(&house, &server, task, &shown).await;
@@ -120,7 +120,7 @@ fn giving_back_the_first_of_a_line_ends_what_was_opened_on_the_last() {
         let (agent, server) = (house.caller("/agent/demo"), house.caller("/mcp/repos"));
         let task = house.authority.open_task(&agent, &repos(None), &None, false).await.unwrap();
         let first = id(&house.authority.exchange(&agent, &plain(TaskChoice::Named(task))).await.unwrap());
-        let renewed = house.authority.renew(&agent, first, None, None).await.unwrap();
+        let renewed = house.authority.renew(&agent, first, None, None, None).await.unwrap();
         let derived = derived(&house, &server, task, &sent(SubjectTokenKind::Mayfly, token(renewed))).await;
         house.authority.release(&agent, first).await.unwrap();
         derived.is_over(&house, &server, "given back").await;

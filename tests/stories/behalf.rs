@@ -305,7 +305,7 @@ fn a_repeat_is_the_same_credential_and_another_token_another_request() {
         let again = house.authority.exchange(&server, &want).await.unwrap();
         assert_eq!(id(&one), id(&again));
         assert_eq!(reason(house.authority.exchange(&server, &by("t-2")).await), Reason::RequestIdReused);
-        let renewed = house.authority.renew(&server, id(&one), None, None).await;
+        let renewed = house.authority.renew(&server, id(&one), None, None, None).await;
         assert_eq!(reason(renewed), Reason::NoLifeLeft, "the token has to be shown again");
         let all = [by("t-3"), by("t-4")].map(|want| ExchangeRequest { request_id: None, ..want });
         let issued = house.authority.exchange_all(&server, &all).await.unwrap();

@@ -226,15 +226,15 @@ fn a_renewal_lives_as_long_as_was_asked_for() {
         let mut ask = wanted(TaskChoice::Named(task));
         ask.ttl_ms = Some(10_000);
         let short = house.authority.exchange(&agent, &ask).await.unwrap();
-        let again = house.authority.renew(&agent, id(&short), None, None).await.unwrap();
+        let again = house.authority.renew(&agent, id(&short), None, None, None).await.unwrap();
         assert_eq!((life(&short), life(&again)), (10, 10));
-        let longer = house.authority.renew(&agent, id(&again), Some(20_000), None).await.unwrap();
-        let again = house.authority.renew(&agent, id(&longer), None, None).await.unwrap();
+        let longer = house.authority.renew(&agent, id(&again), Some(20_000), None, None).await.unwrap();
+        let again = house.authority.renew(&agent, id(&longer), None, None, None).await.unwrap();
         assert_eq!(life(&again), 20, "as the one that is renewed was asked for");
         // No lifetime is requested, so the registration's default applies each time.
         ask.ttl_ms = None;
         let first = house.authority.exchange(&agent, &ask).await.unwrap();
-        let again = house.authority.renew(&agent, id(&first), None, None).await.unwrap();
+        let again = house.authority.renew(&agent, id(&first), None, None, None).await.unwrap();
         assert_eq!(life(&again), life(&first));
     });
 }

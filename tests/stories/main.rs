@@ -179,16 +179,16 @@ fn renewing_is_a_new_decision_and_stops_at_a_revocation_of_its_line() {
         let agent = house.caller("/agent/demo");
         let task = house.authority.open_task(&agent, &terms(), &None, false).await.unwrap();
         let first = id(&house.authority.exchange(&agent, &wanted(TaskChoice::Named(task))).await.unwrap());
-        let second = house.authority.renew(&agent, first, Some(60_000), None).await.unwrap();
-        let third = house.authority.renew(&agent, id(&second), Some(60_000), None).await.unwrap();
+        let second = house.authority.renew(&agent, first, Some(60_000), None, None).await.unwrap();
+        let third = house.authority.renew(&agent, id(&second), Some(60_000), None, None).await.unwrap();
         let (second, third) = (id(&second), token(third));
         assert!(active(&house, &third).await);
         revoke(&house, Target::Credential(first), false).await;
         assert!(!active(&house, &third).await, "the first of its line covers every renewal");
-        assert_eq!(reason(house.authority.renew(&agent, second, Some(60_000), None).await), Reason::Revoked);
+        assert_eq!(reason(house.authority.renew(&agent, second, Some(60_000), None, None).await), Reason::Revoked);
         // Another caller's credential does not exist for the caller.
         let ci = house.caller("/ci/demo");
-        assert_eq!(reason(house.authority.renew(&ci, second, None, None).await), Reason::NotFound);
+        assert_eq!(reason(house.authority.renew(&ci, second, None, None, None).await), Reason::NotFound);
     });
 }
 
@@ -204,7 +204,7 @@ fn no_renewal_goes_beyond_the_bound_fixed_at_first_issue() {
         let mut current = id(&house.authority.exchange(&agent, &wanted(TaskChoice::Named(task))).await.unwrap());
         loop {
             house.clock.advance(50_000);
-            match house.authority.renew(&agent, current, Some(300_000), None).await {
+            match house.authority.renew(&agent, current, Some(300_000), None, None).await {
                 Ok(renewed) => {
                     assert!(renewed.summary().about.expires_at <= end && renewed.summary().about.renewable_until <= end);
                     current = id(&renewed);

@@ -14,6 +14,7 @@ use mayfly_authority::tasks::Actor;
 use mayfly_authority::trust::keys::{KeyRemoval, KeyRemovalResult};
 use mayfly_base::limits;
 use mayfly_base::refusal::{Error, Reason, Refusal};
+use mayfly_credential::certificates::{self, is_upstream_ca};
 use mayfly_credential::keyring;
 use mayfly_ledger::record::{KeyPurpose, KeyState};
 use mayfly_policy::{admin, exchange_request};
@@ -107,6 +108,17 @@ impl KeyApi {
         })
     }
 
+    async fn upstream_ca(&self, ask: &pb::GetUpstreamCaRequest) -> Result<pb::GetUpstreamCaResponse, Error> {
+        let name = exchange_request::name("upstream", &ask.upstream)?;
+        let none = || request_checks::not_found(format!("there is no upstream {name} that issues certificates"));
+        let environment = {
+            let compiled = self.0.catalog.now();
+            let found = compiled.upstream(&name).filter(|r| !certificates::needed(&r.upstream).is_empty());
+            found.ok_or_else(none)?.upstream.environment.clone()
+        };
+        Ok(wire::upstream_ca_to_pb(self.0.published_cas(&environment, &name).await?))
+    }
+
     async fn list(&self, actor: &Actor, ask: pb::ListKeysRequest) -> Result<pb::ListKeysResponse, Error> {
         let issuer = request_checks::filter("issuer", &ask.issuer)?;
         let operator = request_checks::operator(actor)?;
@@ -143,12 +155,18 @@ impl KeyApi {
     /// What a new key serves: an environment, the issuer path of an upstream's assertions, or nothing in particular.
     fn place(&self, purpose: KeyPurpose, ask: &pb::RotateKeyRequest) -> Result<String, Error> {
         let upstream = request_checks::filter("upstream", &ask.upstream)?;
-        if (purpose == KeyPurpose::Federation) != upstream.is_some() {
-            let what = "is needed for purpose FEDERATION, and for no other: its keys are of one upstream each";
+        let of_one = purpose == KeyPurpose::Federation || is_upstream_ca(purpose);
+        if of_one != upstream.is_some() {
+            let what = "is needed for purposes FEDERATION, UPSTREAM_CA and SSH_CA, and for no other: their keys are of one upstream each";
             return Err(Error::Refusal(Refusal::field("upstream", what)));
         }
         if let Some(name) = upstream {
             return match ask.issuer.is_empty() && ask.environment.is_empty() {
+                true if is_upstream_ca(purpose) => {
+                    let compiled = self.0.catalog.now();
+                    let none = || request_checks::not_found(format!("there is no upstream {name}"));
+                    Ok(self.0.upstream_ca_path(purpose, &compiled.upstream(name).ok_or_else(none)?.upstream)?)
+                }
                 true => Ok(self.of_upstream(name)?.1),
                 false => Err(Error::Refusal(Refusal::field("environment", "must be empty: it is that of the upstream"))),
             };
@@ -274,6 +292,14 @@ impl KeyService for KeyApi {
     async fn get_jwks(&self, request: Request<pb::GetJwksRequest>) -> Result<Response<pb::GetJwksResponse>, Status> {
         let actor = request_checks::actor(&self.0, &request, "get_jwks")?;
         self.jwks(request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "get_jwks"))
+    }
+
+    async fn get_upstream_ca(
+        &self,
+        request: Request<pb::GetUpstreamCaRequest>,
+    ) -> Result<Response<pb::GetUpstreamCaResponse>, Status> {
+        let actor = request_checks::actor(&self.0, &request, "get_upstream_ca")?;
+        self.upstream_ca(request.get_ref()).await.map(Response::new).map_err(refused(&self.0, &actor, "get_upstream_ca"))
     }
 
     async fn list_keys(&self, request: Request<pb::ListKeysRequest>) -> Result<Response<pb::ListKeysResponse>, Status> {

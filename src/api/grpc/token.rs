@@ -22,9 +22,11 @@ use mayfly_base::trace;
 use mayfly_credential::{CredentialKind, IssuedCredential};
 use mayfly_identity::caller::{Caller, Operator};
 use mayfly_ledger::state::refused_by;
-use mayfly_policy::exchange_request::{self, ExchangeRequest, TaskChoice, digest_of};
+use mayfly_policy::exchange_request::{self, ExchangeRequest, RequestedCertificateKey, TaskChoice, digest_of};
 use mayfly_policy::{admin, decide::caller_facts};
 use mayfly_proto::mayfly::v1 as pb;
+use mayfly_proto::mayfly::v1::exchange_request::PublicKey;
+use mayfly_proto::mayfly::v1::renew_request::PublicKey::{CertificateRequest, SshPublicKey};
 use mayfly_proto::mayfly::v1::token_service_server::TokenService;
 use mayfly_verify::seq::CredentialId;
 
@@ -157,13 +159,16 @@ impl TokenService for TokenApi {
         let caller = peer::caller(&request)?;
         let ask = request.get_ref();
         let issued = async {
-            if ask.public_key.is_some() {
-                return Err(Error::Refusal(Refusal::field("public_key", "this version does not serve it; leave it out")));
-            }
+            let certified = match ask.public_key.clone() {
+                Some(CertificateRequest(der)) => Some(PublicKey::CertificateRequest(der)),
+                Some(SshPublicKey(text)) => Some(PublicKey::SshPublicKey(text)),
+                None => None,
+            };
+            let certified = certified.map(RequestedCertificateKey::from_pb).transpose()?;
             let id: CredentialId = exchange_request::id("credential_id", &ask.credential_id)?;
             let ttl = exchange_request::duration("ttl", ask.ttl.as_ref())?;
             let named = idempotency_key_of(&ask.request_id, ask)?;
-            self.0.renew(&caller, id, ttl, named).await
+            self.0.renew(&caller, id, ttl, named, certified).await
         };
         let issued = issued.await.inspect_err(|no| note(&self.0, &caller, no, "renew", "")).map_err(status)?;
         Ok(Response::new(pb::RenewResponse { issued: Some(issued_to_pb(issued)) }))

@@ -1,6 +1,7 @@
 //! Keys on the wire.
 
 use super::{timestamp, timestamp_or_none};
+use mayfly_authority::trust::upstream_ca::PublishedCas;
 use mayfly_base::refusal::Refusal;
 use mayfly_credential::keyring::{RotationSchedule, jwk};
 use mayfly_ledger::record::{KeyPurpose, KeyState};
@@ -52,5 +53,34 @@ pub fn key_state_from_pb(field: &'static str, value: i32) -> Result<Option<KeySt
         Ok(KeyState::Unspecified) => Ok(None),
         Ok(state) => Ok(Some(state)),
         Err(_) => Err(Refusal::field(field, format!("{value} is no state of a key that this version knows"))),
+    }
+}
+
+/// The CAs of an upstream.
+pub fn upstream_ca_to_pb(cas: PublishedCas) -> pb::GetUpstreamCaResponse {
+    let (certificates_pem, ssh_authorities) = (cas.certificates_pem(), cas.ssh_authorities());
+    let url = |there: bool, name: &str| if there { format!("{}/{name}", cas.base_url) } else { String::new() };
+    let (x509, ssh) = (!certificates_pem.is_empty(), !ssh_authorities.is_empty());
+    pb::GetUpstreamCaResponse {
+        certificates_url: url(x509, "ca.pem"),
+        crls_url: url(x509, "crl.pem"),
+        ssh_authorities_url: url(ssh, "ssh_ca.pub"),
+        krl_url: url(ssh, "krl"),
+        at_seq: cas.at.as_u64(),
+        certificates_pem,
+        ssh_authorities,
+        authorities: cas
+            .authorities
+            .into_iter()
+            .map(|ca| pb::UpstreamCa {
+                key_id: ca.key,
+                // Both enums are frozen and have the same numbers.
+                purpose: ca.purpose as i32,
+                state: ca.state as i32,
+                certificate: ca.certificate.into(),
+                ssh_public_key: ca.ssh_public_key,
+                crl_url: ca.crl_url,
+            })
+            .collect(),
     }
 }

@@ -22,7 +22,7 @@ pub use approval::{approval_state, approval_to_pb, change_to_pb};
 pub use binding::{binding_from_pb, binding_to_pb, binding_version_to_pb};
 pub use break_glass::break_glass_to_pb;
 pub use credential::{credential_of_record, credential_state, credential_to_pb, svid_to_pb};
-pub use key::{key_state_from_pb, key_to_pb, purpose_from_pb};
+pub use key::{key_state_from_pb, key_to_pb, purpose_from_pb, upstream_ca_to_pb};
 pub use login::{login_state, login_to_pb};
 pub use policy::{decision_diff_to_pb, policy_files, policy_to_pb, violation};
 pub use rule::{RuleCause, lock_to_pb, rule_to_pb};

@@ -78,7 +78,7 @@ impl Authority {
                 grant => grant.map_err(|no| (n, no))?,
             };
             if made_locally(grant.kind()) {
-                fresh.push((n, 0, self.mint_here(grant, &view).map_err(|no| (n, no))?));
+                fresh.push((n, 0, self.mint_here(grant, &view, want).map_err(|no| (n, no))?));
             } else {
                 self.makes(&grant).map_err(|no| (n, no))?;
                 upstream.push((n, grant));

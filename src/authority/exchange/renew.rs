@@ -7,19 +7,20 @@ use mayfly_credential::IssuedCredential;
 use mayfly_identity::caller::Caller;
 use mayfly_ledger::record::{Ancestor, CredentialIssued as Issuance, Event, Record};
 use mayfly_ledger::upstream::registry::Kind;
-use mayfly_policy::exchange_request::{ExchangeRequest, RequestedKeyBinding, TaskChoice};
+use mayfly_policy::exchange_request::{ExchangeRequest, RequestedCertificateKey, RequestedKeyBinding, TaskChoice};
 use mayfly_policy::lifetime::LifetimeBound;
 use mayfly_verify::seq::{CredentialId, Millis};
 
 impl Authority {
     /// Renews a credential: a new decision, whose expiry never exceeds the bound fixed at the first issuance. The first credential of the
-    /// renewal chain becomes an ancestor.
+    /// renewal chain becomes an ancestor. `certified`: a new key for a certificate; `None` for the key of the old one.
     pub async fn renew(
         &self,
         caller: &Caller,
         id: CredentialId,
         ttl_ms: Option<u64>,
         request: Option<(String, [u8; 32])>,
+        certified: Option<RequestedCertificateKey>,
     ) -> Result<IssuedCredential, Error> {
         self.still_stands(caller)?;
         let record = self.own_issuance(caller, id).await?;
@@ -57,6 +58,7 @@ impl Authority {
             request_id: request_id.map(Into::into),
             digest,
             key,
+            certified: certified.or_else(|| recorded_key(old)).map(Box::new),
             binding: None,
             details: (!old.details.is_empty()).then(|| old.details.as_str().into()),
             replaces: None,
@@ -94,6 +96,12 @@ impl Authority {
 /// since a signed credential expires at a whole second.
 fn life_asked_for(old: &Issuance) -> Option<u64> {
     (old.bound != LifetimeBound::Upstream as u32).then(|| old.expires_at.saturating_sub(old.issued_at).div_ceil(1_000) * 1_000)
+}
+
+/// The key of the certificate that is renewed.
+fn recorded_key(old: &Issuance) -> Option<RequestedCertificateKey> {
+    let key = old.certified_key.as_slice();
+    (!key.is_empty()).then(|| RequestedCertificateKey::Recorded(key.into()))
 }
 
 /// The first credential of a renewal chain: the credential being renewed or, if that is a renewal itself, the first of its ancestors.

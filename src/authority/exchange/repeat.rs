@@ -120,6 +120,7 @@ impl Authority {
             audience: &upstream.audience,
             base_url: &upstream.target,
             issuer: &self.decider.issuer_of(&upstream.environment),
+            settings: &upstream.settings,
         };
         if made_locally(&record)? {
             return Ok(RepeatOutcome::Same(remake_local(&past, &self.keyring)?.reveal(receipt)?));

@@ -8,6 +8,7 @@ use crate::authority::Authority;
 use mayfly_base::refusal::{Error, Fault, Reason, Refusal};
 use mayfly_base::trace::CallTrace;
 use mayfly_credential::MintedCredential;
+use mayfly_credential::certificates::certified_key;
 use mayfly_credential::kind::{CredentialKind, mint_local};
 use mayfly_identity::caller::Caller;
 use mayfly_ledger::{ProposalKind, State, View};
@@ -44,7 +45,7 @@ impl Authority {
         if !made_locally(grant.kind()) {
             return Ok(Granted::Upstream(Box::new(grant)));
         }
-        let minted = want.traced.span("mint").of(self.mint_here(grant, view));
+        let minted = want.traced.span("mint").of(self.mint_here(grant, view, want));
         let mut minted = minted?; // must not be revealed yet
         let (ready, proposed) = self.ledger.ready_for(ProposalKind::Grant, minted.records(), want.traced.id())?;
         Ok(Granted::Local(ready, PendingExchange { minted: Some(Ok(minted)), proposed: Some(proposed) }))
@@ -70,16 +71,21 @@ impl Authority {
         caller: &Caller,
         want: &ExchangeRequest,
     ) -> Result<Grant, Error> {
+        if let Some(key) = &want.certified {
+            // Before the decision, so that nobody is asked to approve a certificate that cannot be made.
+            certified_key(key)?;
+        }
         let mut part = want.traced.span("decide");
         let grant = part.of(self.decider.exchange(view, compiled, caller, want, || self.system.id16()))?;
         part.note(|| trace_attributes::decided(grant.parts()));
         Ok(grant)
     }
 
-    pub(super) fn mint_here(&self, grant: Grant, view: &View) -> Result<MintedCredential, Error> {
+    pub(super) fn mint_here(&self, grant: Grant, view: &View, want: &ExchangeRequest) -> Result<MintedCredential, Error> {
         let group = self.ledger.new_group();
         let id = self.new_credential_id(grant.request_key());
-        mint_local(grant, id, group, &self.keyring, &self.status, view.now())
+        let certified = want.certified.as_deref().map_or(Ok(Vec::new()), certified_key)?;
+        mint_local(grant, id, group, &self.keyring, &self.status, certified, view.now())
     }
 
     /// Makes the credential at its upstream, under a lease; it must not be revealed yet. Dropping it removes it at the upstream.

@@ -8,9 +8,10 @@ use crate::revocation::revoke::{RevocationConfirmation, RevocationHits, confirm_
 use crate::tasks::{IdempotencyKey, request_of};
 use mayfly_base::refusal::{Error, Fault, Reason, Refusal};
 use mayfly_credential::CredentialKind;
+use mayfly_credential::certificates::is_upstream_ca;
 use mayfly_credential::keyring::{self, AssertionKeys, ES256, Keyring, RotationPlan, RotationSchedule, value_name};
 use mayfly_ledger::ProposalKind;
-use mayfly_ledger::record::{Author, Event, KeyAdded, KeyPurpose, KeyState, Record, federation_path};
+use mayfly_ledger::record::{Author, Event, KeyAdded, KeyPurpose, KeyState, Record, upstream_path};
 use mayfly_ledger::revocation::Target;
 use mayfly_ledger::state::{ManagedKey, State};
 use mayfly_ledger::upstream::registry::{Kind, Upstream};
@@ -171,7 +172,12 @@ impl Authority {
         let Some(key) = after.get_mut(going).filter(|k| k.state == KeyState::Active) else { return Vec::new() };
         key.state = KeyState::Compromised;
         let (purpose, environment) = (key.purpose, key.environment.clone());
-        if purpose == KeyPurpose::Federation && self.assertion_keys_at(&environment).is_err() {
+        let needed = match purpose {
+            KeyPurpose::Federation => self.assertion_keys_at(&environment).is_ok(),
+            _ if is_upstream_ca(purpose) => self.upstream_ca_is_needed(purpose, &environment),
+            _ => true,
+        };
+        if !needed {
             return Vec::new();
         }
         let plan = keyring::due(&after, purpose, &environment, self.system.wall());
@@ -184,7 +190,7 @@ impl Authority {
         }
     }
 
-    async fn carry_out(
+    pub(super) async fn carry_out(
         &self,
         plan: RotationPlan,
         purpose: KeyPurpose,
@@ -245,7 +251,7 @@ impl Authority {
     pub fn assertion_keys(&self, upstream: &Upstream) -> Option<(String, AssertionKeys)> {
         let kinds = upstream.kinds.iter().filter_map(|kind| CredentialKind::from_number(u32::from(kind.tag())));
         let needed = kinds.filter_map(|kind| self.leases.assertion_keys(kind, &upstream.settings)).next()?;
-        Some((federation_path(&upstream.environment, &upstream.name)?, needed))
+        Some((upstream_path(&upstream.environment, &upstream.name)?, needed))
     }
 
     /// As [`Authority::assertion_keys`], by the issuer path. Refused: NOT_FOUND where no registration needs keys there, or none any more.
@@ -338,6 +344,9 @@ pub async fn run_key_maintenance(authority: &Authority) {
         }
         if let Err(error) = authority.tend_assertions(environment).await {
             tracing::error!(%error, environment, purpose = keyring::purpose_name(KeyPurpose::Federation), "key rotation failed");
+        }
+        if let Err(error) = authority.tend_upstream_cas(environment).await {
+            tracing::error!(%error, environment, "the CAs of upstreams could not be made or rotated");
         }
     }
     // Keys of no environment: those of the ledger, and of the server's own trust domain.

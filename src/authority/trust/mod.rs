@@ -5,10 +5,12 @@
 //! and before the change is answered.
 
 mod bundle_plan;
+pub mod certificate_lists;
 mod dual_control;
 pub mod keys;
 pub mod own_domain;
 pub mod own_svid;
+pub mod upstream_ca;
 
 use std::sync::Arc;
 

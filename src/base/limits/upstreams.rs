@@ -206,3 +206,35 @@ pub const REDIS_SESSIONS_LOOKS: u32 = 40;
 pub const REDIS_USER_BYTES: usize = 128;
 /// Longest name of a command, or pattern of keys or channels, in a registration, bytes. As long as names are elsewhere (`NAME_BYTES`).
 pub const REDIS_RULE_BYTES: usize = 256;
+
+/// Longest life of a certificate without revocation information, seconds. standards.md, "X.509 out": RFC 9608 for 10 minutes at most.
+pub const NO_REV_AVAIL_TTL_S: u64 = 600;
+/// Time for which the CA of an upstream signs, milliseconds. NIST SP 800-57 part 1, table 1: a year is the shortest cryptoperiod of such keys.
+pub const UPSTREAM_CA_SIGNS_MS: u64 = 365 * 24 * 3600 * 1000;
+/// Time for which the CA of an upstream is published before it signs, milliseconds. Trust stores of servers are files that configuration
+/// management copies: a month is longer than a change freeze.
+pub const UPSTREAM_CA_PUBLISHED_AHEAD_MS: u64 = 30 * 24 * 3600 * 1000;
+/// Life of the certificate of an upstream's CA, milliseconds: three years, the longest cryptoperiod of NIST SP 800-57 part 1, table 1. A CA that
+/// rotates by itself is gone long before; one that operators rotate issues nothing that would outlive it.
+pub const UPSTREAM_CA_LIFE_MS: u64 = 3 * 365 * 24 * 3600 * 1000;
+/// Time before the end of an upstream's CA from which the log warns, milliseconds. As `UPSTREAM_CA_PUBLISHED_AHEAD_MS`, so that there is time to
+/// publish another.
+pub const UPSTREAM_CA_WARNED_MS: u64 = UPSTREAM_CA_PUBLISHED_AHEAD_MS;
+/// Age at which a KRL is signed again even if nothing was revoked, milliseconds. As `CRL_RENEWED_MS`.
+pub const KRL_RENEWED_MS: u64 = super::CRL_RENEWED_MS;
+/// Least time between two looks for ended certificates, milliseconds: the issue asks for one signature a second at most.
+pub const CERTIFICATE_LISTS_MS: u64 = 1000;
+/// Largest SSH public key in OpenSSH's form, bytes: one of an RSA-16384 key, the largest of OpenSSH, is 2.8 KiB, and a comment.
+pub const SSH_KEY_BYTES: usize = 4 * 1024;
+/// Shortest RSA key that is certified, bits. NIST SP 800-57 part 1, table 2: 128 bits of security.
+pub const RSA_KEY_BITS: usize = 3072;
+/// Most names (organizations, DNS names, principals, extensions) that one scope gives in a certificate. sshd compares principals one by one.
+pub const CERTIFICATE_NAMES: usize = 16;
+/// Longest common name or organization, characters. RFC 5280, appendix A.1: `ub-common-name`, `ub-organization-name`.
+pub const CERTIFICATE_NAME_BYTES: usize = 64;
+/// Longest principal of an SSH certificate, bytes: OpenSSH has no limit, and Linux has 32 for the name of a user; other systems have more.
+pub const SSH_PRINCIPAL_BYTES: usize = 64;
+/// Longest forced command of an SSH certificate, bytes. It is a part of the certificate; nobody types more.
+pub const SSH_COMMAND_BYTES: usize = 1024;
+/// Most test certificates of one server that are listed as revoked until they end. Each is one `mayfly upstream test`, and lives a minute.
+pub const CERTIFICATE_TRIALS: usize = 256;

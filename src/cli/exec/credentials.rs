@@ -6,6 +6,7 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use super::super::args::wire_duration;
+use super::super::certified_key::NewCertifiedKey;
 use super::super::error::CliError;
 use super::super::exit::Exit;
 use super::super::server::ApiClient;
@@ -13,6 +14,7 @@ use super::super::show::issued::{IssuedAnswerView, IssuedView};
 use super::super::{CommandContext, credential, issue, terms};
 use super::ExecArgs;
 use super::aws::{self, SessionVariables};
+use super::certificate::{self, CertificateFiles};
 use super::database::{self, DatabaseVariables};
 use mayfly_base::limits;
 use mayfly_proto::mayfly::v1::{
@@ -31,6 +33,8 @@ pub struct Injected {
     chosen: bool,
     upstream: String,
     scopes: Vec<String>,
+    /// The kind, where the registration was read.
+    kind: pb::CredentialKind,
 }
 
 impl Injected {
@@ -49,7 +53,13 @@ pub(super) fn upstream(text: &str) -> Result<Injected, String> {
     if upstream.is_empty() || (text.contains('=') && scopes.is_empty()) {
         return Err("expected an upstream with its scopes, like github=repo:read,issues:read".to_owned());
     }
-    Ok(Injected { variable: usual_variable(upstream), chosen: false, upstream: upstream.to_owned(), scopes })
+    Ok(Injected {
+        variable: usual_variable(upstream),
+        chosen: false,
+        upstream: upstream.to_owned(),
+        scopes,
+        kind: pb::CredentialKind::Unspecified,
+    })
 }
 
 /// Parses `GH_TOKEN=github=repo:read`.
@@ -134,6 +144,8 @@ struct HeldCredential {
     database: Option<DatabaseVariables>,
     /// For a session in AWS, which has several parts.
     session: Option<SessionVariables>,
+    /// For a certificate, which clients take from files.
+    files: Option<CertificateFiles>,
     id: String,
     /// When the credential expires, milliseconds of the monotonic clock.
     ends: u64,
@@ -176,6 +188,7 @@ impl ProgramCredentials {
             if one.scopes.is_empty() {
                 one.scopes = vec![terms::first_scope(&registration, None)?];
             }
+            one.kind = registration.kinds().next().unwrap_or_default();
             if !one.chosen && !registration.variable.is_empty() {
                 one.variable = registration.variable;
             }
@@ -202,11 +215,17 @@ impl ProgramCredentials {
     /// Issues all credentials, or none.
     async fn minted(&self) -> Result<Vec<HeldCredential>, CliError> {
         let asked = self.system.steady();
-        let requests = self.injected.iter().map(|one| self.request(one)).collect();
+        let mut requests: Vec<pb::ExchangeRequest> = self.injected.iter().map(|one| self.request(one)).collect();
+        let mut keys = Vec::with_capacity(requests.len());
+        for (one, request) in self.injected.iter().zip(&mut requests) {
+            let key = NewCertifiedKey::of_kind(one.kind, &self.system)?;
+            request.public_key = key.as_ref().map(|key| key.public.clone());
+            keys.push(key);
+        }
         let issued = issue::exchange_all(&self.server, requests).await?;
         let ids: Vec<String> = issued.iter().map(|one| one.credential_id.clone()).collect();
         let held: Result<Vec<_>, CliError> =
-            self.injected.iter().zip(issued).map(|(one, issued)| self.held(one, issued, asked)).collect();
+            self.injected.iter().zip(keys).zip(issued).map(|((one, key), issued)| self.held(one, key, issued, asked)).collect();
         if held.is_err() {
             for id in &ids {
                 let _ = credential::release(&self.server, id).await;
@@ -228,7 +247,13 @@ impl ProgramCredentials {
     }
 
     /// `asked`: when the credentials were asked for.
-    fn held(&self, of: &Injected, issued: pb::Issued, asked: u64) -> Result<HeldCredential, CliError> {
+    fn held(
+        &self,
+        of: &Injected,
+        key: Option<NewCertifiedKey>,
+        issued: pb::Issued,
+        asked: u64,
+    ) -> Result<HeldCredential, CliError> {
         let life = match (&issued.issued_at, &issued.expires_at) {
             (Some(from), Some(to)) => (to.seconds - from.seconds).max(0).unsigned_abs() * 1_000,
             _ => 0,
@@ -236,17 +261,23 @@ impl ProgramCredentials {
         let issued = IssuedView::of(issued)?;
         let ends_at = super::super::show::time(issued.about.0.expires_at).unwrap_or_default();
         let session = aws::variables(&issued.answer, &ends_at);
-        let (value, database) = match &session {
-            Some(session) => (session.json.clone(), None),
-            None => self.values(&issued)?,
+        let files = certificate::files(&issued.answer, key, &self.system)?;
+        let (value, database) = match (&session, &files) {
+            (Some(session), _) => (session.json.clone(), None),
+            (None, Some(files)) => (Zeroizing::new(files.main().to_owned()), None),
+            (None, None) => self.values(&issued)?,
         };
         let base_url = match &issued.answer {
             IssuedAnswerView::BearerToken { base_url, .. } => base_url.clone(),
             _ => String::new(),
         };
-        let ending = if session.is_some() { Some("KEYS") } else { database.as_ref().map(|_| "URL") };
+        let ending = match (&session, &files) {
+            (Some(_), _) => Some("KEYS"),
+            (None, Some(files)) => Some(files.ending()),
+            (None, None) => database.as_ref().map(|_| "URL"),
+        };
         let (variable, upstream, id) = (of.variable_for(ending), of.upstream.clone(), issued.about.0.credential_id);
-        Ok(HeldCredential { variable, upstream, value, base_url, database, session, id, ends: asked + life })
+        Ok(HeldCredential { variable, upstream, value, base_url, database, session, files, id, ends: asked + life })
     }
 
     /// The value of the credential's variable: the credential, or the URL of a database with its login.
@@ -281,6 +312,9 @@ impl ProgramCredentials {
                 set(&base_url(&one.upstream), &one.base_url);
             }
             set(&one.variable, &one.value);
+            for (ending, path) in one.files.iter().flat_map(CertificateFiles::others) {
+                set(&format!("{}_{ending}", prefix(&one.upstream)), path);
+            }
         }
         set("MAYFLY_TASK", &self.task);
     }

@@ -7,6 +7,7 @@
 //! no output; the program uses this process's stdin, stdout and stderr directly.
 
 mod aws;
+mod certificate;
 mod child;
 mod credentials;
 mod database;

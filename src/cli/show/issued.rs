@@ -70,11 +70,13 @@ pub enum IssuedAnswerView {
     Certificate {
         chain_pem: String,
         root_pem: String,
+        crl_url: String,
     },
     SshCertificate {
         certificate: String,
         authority: String,
         principals: Vec<String>,
+        krl_url: String,
     },
     AwsKeys {
         access_key_id: String,
@@ -119,12 +121,17 @@ impl IssuedAnswerView {
                 server_ca_pem: d.server_ca_pem,
                 plaintext: d.plaintext,
             },
-            Wire::Certificate(c) => {
-                IssuedAnswerView::Certificate { chain_pem: c.chain.iter().map(|der| pem(der)).collect(), root_pem: pem(&c.root) }
-            }
-            Wire::SshCertificate(s) => {
-                IssuedAnswerView::SshCertificate { certificate: s.certificate, authority: s.authority, principals: s.principals }
-            }
+            Wire::Certificate(c) => IssuedAnswerView::Certificate {
+                chain_pem: c.chain.iter().map(|der| pem(der)).collect(),
+                root_pem: pem(&c.root),
+                crl_url: c.crl_url,
+            },
+            Wire::SshCertificate(s) => IssuedAnswerView::SshCertificate {
+                certificate: s.certificate,
+                authority: s.authority,
+                principals: s.principals,
+                krl_url: s.krl_url,
+            },
             Wire::AwsKeys(k) => IssuedAnswerView::AwsKeys {
                 access_key_id: k.access_key_id,
                 secret_access_key: SecretText::new(k.secret_access_key),

@@ -39,6 +39,8 @@ pub enum UpstreamCommand {
     Retire(change::StateArgs),
     /// Print the keys that verify the assertions of an upstream (kinds federation and aws), as a JWK set
     Jwks(JwksOfUpstreamArgs),
+    /// Print the certificate authorities of an upstream (kinds x509 and ssh), for the trust stores of its servers
+    Ca(CaOfUpstreamArgs),
     /// Sign in at the authorization server of an upstream (kind oauth); the refresh token is sealed in the server and never shown
     Connect(connect::ConnectArgs),
     /// End what somebody signed in for: it is not used any more, and is revoked at the authorization server
@@ -68,6 +70,26 @@ pub struct JwksOfUpstreamArgs {
     /// Name of the upstream
     #[arg(value_name = "NAME")]
     upstream: String,
+}
+
+/// Arguments of `mayfly upstream ca`.
+#[derive(Args)]
+pub struct CaOfUpstreamArgs {
+    /// Name of the upstream
+    #[arg(value_name = "NAME")]
+    upstream: String,
+    /// Print only the CAs of this kind, for an upstream that issues both
+    #[arg(long, value_enum, value_name = "KIND")]
+    kind: Option<CaKind>,
+}
+
+/// A kind of certificate authorities.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+enum CaKind {
+    /// Certificates in PEM
+    X509,
+    /// Public keys, for TrustedUserCAKeys of sshd
+    Ssh,
 }
 
 /// Arguments of `mayfly upstream show`.
@@ -109,6 +131,23 @@ pub async fn run(command: UpstreamCommand, run: &CommandContext) -> Result<Exit,
             let answer = server.call(request, |c, q| async move { KeyServiceClient::new(c).get_jwks(q).await }).await?;
             run.out.say(format_args!("the issuer is {}", answer.issuer));
             run.out.document(&answer.jwks)?;
+            Ok(Exit::Ok)
+        }
+        UpstreamCommand::Ca(args) => {
+            let request = pb::GetUpstreamCaRequest { upstream: args.upstream };
+            let answer = server.call(request, |c, q| async move { KeyServiceClient::new(c).get_upstream_ca(q).await }).await?;
+            let urls = [
+                ("the certificates are also at", &answer.certificates_url),
+                ("their CRLs are at", &answer.crls_url),
+                ("the public keys are also at", &answer.ssh_authorities_url),
+                ("the KRL is at", &answer.krl_url),
+            ];
+            for (what, url) in urls.iter().filter(|(_, url)| !url.is_empty()) {
+                run.out.say(format_args!("{what} {url}"));
+            }
+            let x509 = if args.kind == Some(CaKind::Ssh) { "" } else { &answer.certificates_pem };
+            let ssh = if args.kind == Some(CaKind::X509) { "" } else { &answer.ssh_authorities };
+            run.out.document(format!("{x509}{ssh}").trim_end())?;
             Ok(Exit::Ok)
         }
         UpstreamCommand::List(args) => {

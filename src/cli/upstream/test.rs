@@ -27,9 +27,8 @@ pub struct TestArgs {
 }
 
 fn template_of(kind: &str) -> Result<&'static str, String> {
-    let named = |entry: &&connectors::ConnectorEntry| entry.settings.kind.as_str() == kind;
-    connectors::TABLE.iter().find(named).map(|entry| entry.template).ok_or_else(|| {
-        let known: Vec<&str> = connectors::TABLE.iter().map(|entry| entry.settings.kind.as_str()).collect();
+    connectors::templates().find(|(name, _)| *name == kind).map(|(_, template)| template).ok_or_else(|| {
+        let known: Vec<&str> = connectors::templates().map(|(name, _)| name).collect();
         format!("there is a template for: {}", known.join(", "))
     })
 }

@@ -35,7 +35,7 @@ pub fn jwks(keys: &BTreeMap<Box<str>, ManagedKey>, environment: &str) -> String 
 }
 
 /// The JWK set of the issuer of an upstream's assertions, and the algorithms of its keys. `path`: as of
-/// [`federation_path`](mayfly_ledger::record::federation_path). `None` if the issuer has no key.
+/// [`upstream_path`](mayfly_ledger::record::upstream_path). `None` if the issuer has no key.
 ///
 /// The set contains next, active and retired keys. A compromised or removed key disappears at once.
 pub fn jwks_of_path(keys: &BTreeMap<Box<str>, ManagedKey>, path: &str) -> Option<(String, Vec<Box<str>>)> {

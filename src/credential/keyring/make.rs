@@ -5,16 +5,21 @@ use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RsaKeyPair};
 use zeroize::Zeroizing;
 
-use super::{ES256, HS256, KeyOperation, RS256, Sealer, purpose_name, value_name};
+use super::{ES256, HS256, KeyOperation, LoadedKey, RS256, Sealer, certificate_name, purpose_name, value_name};
+use crate::x509::{CaCertificate, upstream_certificate};
 use mayfly_base::refusal::{Error, Fault, Reason, Refusal};
 use mayfly_base::system::System;
 use mayfly_ledger::record::{KeyAdded, KeyPurpose, KeyState};
+use mayfly_ledger::state::ManagedKey;
 use mayfly_store::{Precondition, Store};
+use mayfly_verify::seq::{Millis, Seq};
 
 /// A generated key that is not stored yet.
 pub struct NewKey {
     sealed: Vec<u8>,
     record: KeyAdded,
+    /// The certificate of a key of purpose `UpstreamCa`.
+    certificate: Option<CaCertificate>,
 }
 
 /// Generates a key for a purpose in an environment, with the initial state `state`.
@@ -62,6 +67,10 @@ pub fn generate_with(
         KeyOperation::Derives => (Zeroizing::new(Zeroizing::new(system.random32()).to_vec()), Vec::new(), HS256),
     };
     let sealed = sealer.seal(purpose_name(purpose), environment, &value_name(&kid), &plain)?;
+    let certificate = match purpose {
+        KeyPurpose::UpstreamCa => Some(certify(&kid, environment, &public, &plain, system)?),
+        _ => None,
+    };
     let record = KeyAdded {
         key: kid,
         purpose: purpose as i32,
@@ -71,7 +80,25 @@ pub fn generate_with(
         state: state as i32,
         publish_ahead: 0,
     };
-    Ok(NewKey { sealed, record })
+    Ok(NewKey { sealed, record, certificate })
+}
+
+/// Makes the certificate of a new CA of an upstream.
+fn certify(kid: &str, path: &str, public: &[u8], plain: &[u8], system: &System) -> Result<CaCertificate, Fault> {
+    let managed = ManagedKey {
+        purpose: KeyPurpose::UpstreamCa,
+        algorithm: ES256.into(),
+        public: public.into(),
+        environment: path.into(),
+        state: KeyState::Next,
+        since: Millis(0),
+        publish_ahead: 0,
+        created_at: Millis(0),
+        active_from: Millis(0),
+        seq: Seq::ZERO,
+    };
+    let key = LoadedKey::parse(kid, &managed, plain)?;
+    upstream_certificate(&key, path, system.random16(), system.wall())
 }
 
 impl NewKey {
@@ -88,6 +115,11 @@ impl NewKey {
 
     /// Writes the sealed private part durably and then returns the record, so that the ledger never names a key that is not stored.
     pub fn keep(self, store: &dyn Store) -> Result<KeyAdded, Fault> {
+        if let Some(certificate) = &self.certificate {
+            let name = certificate_name(&self.record.key);
+            let written = store.put(&name, certificate.der(), Precondition::Absent);
+            written.map_err(|e| Fault::new(format!("writing {name}: {e}")))?;
+        }
         let name = value_name(&self.record.key);
         store.put(&name, &self.sealed, Precondition::Absent).map_err(|e| Fault::new(format!("writing {name}: {e}")))?;
         Ok(self.record)

@@ -22,8 +22,11 @@ use zeroize::Zeroizing;
 
 pub use jwks::{jwk, jwks, jwks_of, jwks_of_path};
 pub use make::{NewKey, generate, generate_with};
-pub use rotation::{AssertionKeys, RotationPlan, RotationSchedule, assertions_due, compromise, due, retire, rotate};
+pub use rotation::{
+    AssertionKeys, RotationPlan, RotationSchedule, assertions_due, authorities_due, compromise, due, retire, rotate,
+};
 
+use super::x509::CaCertificate;
 use super::{assertion, jwt};
 use mayfly_base::refusal::Fault;
 use mayfly_ledger::record::{KeyPurpose, KeyState};
@@ -62,16 +65,18 @@ enum KeyOperation {
 }
 
 impl KeyOperation {
-    /// `None` for purposes that no kind of this version uses.
+    /// `None` for a purpose that no key has.
     const fn of(purpose: KeyPurpose) -> Option<KeyOperation> {
         match purpose {
             KeyPurpose::AccessToken
             | KeyPurpose::StatusList
             | KeyPurpose::Checkpoint
             | KeyPurpose::X509Ca
+            | KeyPurpose::UpstreamCa
+            | KeyPurpose::SshCa
             | KeyPurpose::Federation => Some(KeyOperation::Signs),
             KeyPurpose::Reference | KeyPurpose::Password => Some(KeyOperation::Derives),
-            KeyPurpose::Unspecified | KeyPurpose::SshCa => None,
+            KeyPurpose::Unspecified => None,
         }
     }
 }
@@ -88,7 +93,14 @@ pub const fn purpose_name(purpose: KeyPurpose) -> &'static str {
         KeyPurpose::SshCa => "ssh-ca",
         KeyPurpose::Password => "password",
         KeyPurpose::Federation => "federation",
+        KeyPurpose::UpstreamCa => "upstream-ca",
     }
+}
+
+/// The name of the stored value that holds the certificate of a CA's key. It is public, and not sealed: whoever alters it can only make the key
+/// unusable, since the certificate is signed with the key.
+fn certificate_name(kid: &str) -> String {
+    format!("ca/{kid}")
 }
 
 /// The name of the stored value that holds a key's private part.
@@ -110,10 +122,12 @@ pub struct LoadedKey {
     private: KeyMaterial,
     /// The JWS header in base64url with the dot after it.
     header: Box<str>,
+    /// The certificate of a key of purpose `UpstreamCa`.
+    certificate: Option<CaCertificate>,
 }
 
 impl LoadedKey {
-    fn parse(id: &str, key: &ManagedKey, plain: &[u8]) -> Result<LoadedKey, Fault> {
+    pub(super) fn parse(id: &str, key: &ManagedKey, plain: &[u8]) -> Result<LoadedKey, Fault> {
         let bad = |what: &str| Fault::new(format!("key {id}: {what}"));
         let private = match (KeyOperation::of(key.purpose), &*key.algorithm) {
             (Some(KeyOperation::Signs), ES256) => {
@@ -140,12 +154,24 @@ impl LoadedKey {
             KeyPurpose::Federation => assertion::header(id, &key.algorithm).into(),
             _ => jwt::header(id).into(),
         };
-        Ok(LoadedKey { id: id.into(), purpose: key.purpose, environment: key.environment.clone(), private, header })
+        Ok(LoadedKey {
+            id: id.into(),
+            purpose: key.purpose,
+            environment: key.environment.clone(),
+            private,
+            header,
+            certificate: None,
+        })
     }
 
     /// The key's id, `kid`.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// The certificate, for a key of purpose `UpstreamCa`.
+    pub fn certificate(&self) -> Option<&CaCertificate> {
+        self.certificate.as_ref()
     }
 
     /// The key's purpose.
@@ -298,7 +324,10 @@ impl Keyring {
     pub fn shred(keys: &BTreeMap<Box<str>, ManagedKey>, store: &dyn Store) -> Result<(), Fault> {
         let gone = keys.iter().filter(|(_, k)| matches!(k.state, KeyState::Removed | KeyState::Compromised));
         for (id, _) in gone {
-            store.delete(&value_name(id), Precondition::Any).map_err(|e| Fault::new(format!("deleting key {id}: {e}")))?;
+            // The private part last: as long as it is there, a deletion that was cut short is repeated.
+            for name in [certificate_name(id), value_name(id)] {
+                store.delete(&name, Precondition::Any).map_err(|e| Fault::new(format!("deleting key {id}: {e}")))?;
+            }
         }
         Ok(())
     }
@@ -309,5 +338,12 @@ fn load(id: &str, key: &ManagedKey, store: &dyn Store, sealer: &dyn Sealer) -> R
     let sealed = store.named(&name).map_err(|e| Fault::new(format!("reading {name}: {e}")))?;
     let sealed = sealed.ok_or_else(|| Fault::new(format!("the private part of key {id} is not in the store")))?;
     let plain = sealer.open(purpose_name(key.purpose), &key.environment, &name, &sealed)?;
-    LoadedKey::parse(id, key, &plain)
+    let mut loaded = LoadedKey::parse(id, key, &plain)?;
+    if key.purpose == KeyPurpose::UpstreamCa {
+        let name = certificate_name(id);
+        let der = store.named(&name).map_err(|e| Fault::new(format!("reading {name}: {e}")))?;
+        let der = der.ok_or_else(|| Fault::new(format!("the certificate of key {id} is not in the store")))?;
+        loaded.certificate = Some(CaCertificate::read(&der, &key.public)?);
+    }
+    Ok(loaded)
 }

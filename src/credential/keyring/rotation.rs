@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::purpose_name;
+use crate::certificates::CaRotation;
 use mayfly_base::limits;
 use mayfly_base::refusal::{Reason, Refusal};
 use mayfly_ledger::record::{Author, Event, KeyAdded, KeyChanged, KeyPurpose, KeyState, Record, TargetsRevoked};
@@ -43,6 +44,10 @@ impl RotationSchedule {
             KeyPurpose::Federation => {
                 let ahead_ms = limits::FEDERATION_KEY_PUBLISHED_AHEAD_MS;
                 RotationSchedule { every_ms: limits::KEY_SIGNS_MS, daily: false, ahead_ms, verifies_ms }
+            }
+            KeyPurpose::UpstreamCa | KeyPurpose::SshCa => {
+                let (every_ms, ahead_ms) = (limits::UPSTREAM_CA_SIGNS_MS, limits::UPSTREAM_CA_PUBLISHED_AHEAD_MS);
+                RotationSchedule { every_ms, daily: false, ahead_ms, verifies_ms }
             }
             _ => RotationSchedule {
                 every_ms: limits::KEY_SIGNS_MS,
@@ -182,6 +187,30 @@ pub fn assertions_due(
         }
     } else if manual && generations.active.is_some() && plan.make == Some(KeyState::Next) {
         plan.make = None;
+    }
+    plan
+}
+
+/// As [`due`], for the CA of an upstream. `needed`: `None` once the upstream is retired, or issues no certificates of the kind any more.
+pub fn authorities_due(
+    keys: &BTreeMap<Box<str>, ManagedKey>,
+    purpose: KeyPurpose,
+    path: &str,
+    needed: Option<CaRotation>,
+    now: Millis,
+) -> RotationPlan {
+    let generations = generations(keys, purpose, path);
+    let mut plan = due(keys, purpose, path, now);
+    match needed {
+        None => {
+            let end =
+                |(id, _): (&str, &ManagedKey)| (Box::from(id), KeyState::Retired, "its upstream issues no such certificates");
+            plan.change.retain(|(_, state, _)| *state == KeyState::Removed);
+            plan.change.extend(generations.active.into_iter().chain(generations.next).map(end));
+            plan.make = None;
+        }
+        Some(CaRotation::Manual) if generations.active.is_some() && plan.make == Some(KeyState::Next) => plan.make = None,
+        Some(_) => {}
     }
     plan
 }

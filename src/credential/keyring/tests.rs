@@ -195,7 +195,7 @@ fn one_key_has_one_purpose() {
     assert!(ring.get(TOKENS, reference.id()).is_none());
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, b"x");
     assert!(token.mac().is_none() && reference.sign(&digest).is_err());
-    assert!(generate(KeyPurpose::SshCa, "dev", KeyState::Active, &TestSealer, &System::real()).is_err());
+    assert!(generate(KeyPurpose::Unspecified, "dev", KeyState::Active, &TestSealer, &System::real()).is_err());
 }
 
 #[test]

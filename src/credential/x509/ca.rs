@@ -21,7 +21,7 @@ pub(super) struct CaSigner<'a> {
 }
 
 impl<'a> CaSigner<'a> {
-    fn by(key: &'a LoadedKey) -> Result<CaSigner<'a>, Fault> {
+    pub(super) fn by(key: &'a LoadedKey) -> Result<CaSigner<'a>, Fault> {
         let point = key.public().ok_or_else(|| Fault::new(format!("key {} signs nothing", key.id())))?;
         Ok(CaSigner { key, point })
     }
@@ -88,7 +88,7 @@ pub fn certificate(key: &LoadedKey, domain: &TrustDomain, serial: [u8; 16], now:
 }
 
 /// A serial number must be greater than 0 (RFC 5280, section 4.1.2.2), even if 16 random bytes are not.
-fn positive(mut serial: [u8; 16]) -> [u8; 16] {
+pub(super) fn positive(mut serial: [u8; 16]) -> [u8; 16] {
     serial[15] |= u8::from(serial == [0; 16]);
     serial
 }

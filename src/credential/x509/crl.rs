@@ -1,9 +1,9 @@
 //! The CRL of one CA key (RFC 5280, section 5): the unexpired certificates of that key that are revoked.
 
 use rcgen::{CertificateRevocationListParams, CrlDistributionPoint, CrlIssuingDistributionPoint, CrlScope, KeyIdMethod};
-use rcgen::{RevokedCertParams, SerialNumber};
+use rcgen::{RevocationReason, RevokedCertParams, SerialNumber};
 
-use super::{Ca, failed, moment};
+use super::{Ca, UpstreamCa, failed, moment};
 use mayfly_base::limits;
 use mayfly_base::refusal::Fault;
 use mayfly_verify::seq::{CredentialId, Millis};
@@ -15,15 +15,36 @@ pub struct RevokedCertificate {
     pub id: CredentialId,
     /// The time of revocation.
     pub since: Millis,
+    /// Its task is on hold, so that it may be good again.
+    pub held: bool,
+}
+
+/// A CA that signs CRLs.
+pub trait CrlSigner {
+    /// Signs the CRL.
+    #[doc(hidden)]
+    fn sign_crl(&self, params: &CertificateRevocationListParams) -> Result<Vec<u8>, Fault>;
+}
+
+impl CrlSigner for Ca<'_> {
+    fn sign_crl(&self, params: &CertificateRevocationListParams) -> Result<Vec<u8>, Fault> {
+        Ok(params.signed_by(self.issuer()).map_err(failed("signing a CRL"))?.der().to_vec())
+    }
+}
+
+impl CrlSigner for UpstreamCa<'_> {
+    fn sign_crl(&self, params: &CertificateRevocationListParams) -> Result<Vec<u8>, Fault> {
+        Ok(params.signed_by(self.issuer()).map_err(failed("signing a CRL"))?.der().to_vec())
+    }
 }
 
 /// Signs a CRL. `number` must be higher than in every earlier CRL of the key. `url` is the CRL's URL, byte for byte as in the certificates.
-pub fn crl(ca: &Ca<'_>, number: u128, url: &str, ended: &[RevokedCertificate], now: Millis) -> Result<Vec<u8>, Fault> {
+pub fn crl(ca: &impl CrlSigner, number: u128, url: &str, ended: &[RevokedCertificate], now: Millis) -> Result<Vec<u8>, Fault> {
     let entry = |e: &RevokedCertificate| {
         Ok(RevokedCertParams {
             serial_number: SerialNumber::from_slice(e.id.as_bytes()),
             revocation_time: moment(e.since.min(now))?,
-            reason_code: None,
+            reason_code: e.held.then_some(RevocationReason::CertificateHold),
             invalidity_date: None,
         })
     };
@@ -38,5 +59,5 @@ pub fn crl(ca: &Ca<'_>, number: u128, url: &str, ended: &[RevokedCertificate], n
         revoked_certs: ended.iter().map(entry).collect::<Result<_, Fault>>()?,
         key_identifier_method: KeyIdMethod::Sha256,
     };
-    Ok(params.signed_by(ca.issuer()).map_err(failed("signing a CRL"))?.der().to_vec())
+    ca.sign_crl(&params)
 }

@@ -1,18 +1,27 @@
-//! X.509 for mayfly's own trust domain: its CA, the SVIDs that it signs, and its CRL (standards.md, "X.509 out").
+//! X.509 (standards.md, "X.509 out"): the CA of mayfly's own trust domain and the SVIDs that it signs; the CAs of upstreams and the
+//! certificates of kind `x509` that they sign; and the CRL of each CA.
 //!
 //! Of a request only the public key goes into a certificate; names, times and extensions are set here.
 
 mod ca;
+pub mod client;
 mod crl;
 mod csr;
+pub mod settings;
 mod svid;
 #[cfg(test)]
 mod tests;
+mod upstream_ca;
+#[cfg(test)]
+mod upstream_tests;
 
 pub use ca::{Ca, certificate};
-pub use crl::{RevokedCertificate, crl};
+pub use client::{crl_url, lists_url};
+pub use crl::{CrlSigner, RevokedCertificate, crl};
 pub use csr::{Csr, CsrDefect};
+pub use settings::X509Settings;
 pub use svid::{SignedCertificate, SvidTemplate};
+pub use upstream_ca::{CaCertificate, UpstreamCa, upstream_certificate};
 
 use time::OffsetDateTime;
 

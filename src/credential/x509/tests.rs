@@ -149,7 +149,7 @@ fn a_crl_revokes_for_webpki_what_it_lists_and_says_where_it_lies() {
     let ca = Ca::new(&own, &anchor).unwrap();
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
     let (bad, good) = (svid(&ca, [0x81; 16], &key), svid(&ca, [0x12; 16], &key));
-    let ended = [RevokedCertificate { id: CredentialId::from_bytes([0x81; 16]), since: NOW }];
+    let ended = [RevokedCertificate { id: CredentialId::from_bytes([0x81; 16]), since: NOW, held: false }];
     let number = (u128::from(u64::MAX >> 11) << 40) | 5;
     let der = crl(&ca, number, URL, &ended, NOW).unwrap();
     let (rest, list) = CertificateRevocationList::from_der(&der).unwrap();

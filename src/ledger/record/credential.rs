@@ -179,6 +179,10 @@ pub struct CredentialIssued {
     /// What the credential can do at its upstream, in words. Empty for kinds that mayfly makes itself.
     #[prost(string, repeated, tag = "42")]
     pub access: Vec<String>,
+    /// The public key that a certificate is for: SubjectPublicKeyInfo in DER for kind `x509`, the key's blob of RFC 4253, section 6.6, for
+    /// kind `ssh`. Empty for other kinds.
+    #[prost(bytes = "vec", tag = "80")]
+    pub certified_key: Vec<u8>,
 }
 
 /// A holder gave its credential back.

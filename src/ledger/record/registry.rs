@@ -232,22 +232,24 @@ pub enum KeyPurpose {
     StatusList = 3,
     /// Signing checkpoints.
     Checkpoint = 4,
-    /// A certificate authority.
+    /// The certificate authority of mayfly's own trust domain.
     X509Ca = 5,
-    /// An SSH certificate authority.
+    /// The SSH certificate authority of one upstream.
     SshCa = 6,
     /// Deriving passwords.
     Password = 7,
     /// Signing the workload-identity assertions of one upstream, under an issuer path of its own.
     Federation = 8,
+    /// The X.509 certificate authority of one upstream.
+    UpstreamCa = 9,
 }
 
-/// The part of a federation issuer's path between the environment and the name of the upstream.
+/// The part of an upstream's path between the environment and the name of the upstream.
 const FEDERATION_PATH: &str = "/upstreams/";
 
-/// The issuer path of an upstream's assertions, below the base of all issuers. Keys of purpose [`KeyPurpose::Federation`] have it in place of
-/// their environment. `None` for an upstream or an environment whose name has a slash: two of them could have the same path.
-pub fn federation_path(environment: &str, upstream: &str) -> Option<String> {
+/// The path of an upstream below the base of all issuers: of the issuer of its assertions, and of its certificate authorities. Keys of
+/// purpose [`KeyPurpose::Federation`], [`KeyPurpose::UpstreamCa`] and [`KeyPurpose::SshCa`] have it in place of their environment. `None` for an upstream or an environment whose name has a slash: two of them could have the same path.
+pub fn upstream_path(environment: &str, upstream: &str) -> Option<String> {
     let plain = !environment.contains('/') && !upstream.contains('/');
     plain.then(|| format!("{environment}{FEDERATION_PATH}{upstream}"))
 }
@@ -256,7 +258,9 @@ impl KeyPurpose {
     /// The environment of a key that serves `place`: the field `environment` of its record.
     pub fn environment_of(self, place: &str) -> &str {
         match self {
-            KeyPurpose::Federation => place.rsplit_once(FEDERATION_PATH).map_or(place, |(environment, _)| environment),
+            KeyPurpose::Federation | KeyPurpose::UpstreamCa | KeyPurpose::SshCa => {
+                place.rsplit_once(FEDERATION_PATH).map_or(place, |(environment, _)| environment)
+            }
             _ => place,
         }
     }
@@ -295,7 +299,7 @@ pub struct KeyAdded {
     /// The public key: an uncompressed point, an `RSAPublicKey` in DER (RFC 8017, A.1.1), or empty for a symmetric key.
     #[prost(bytes = "vec", tag = "4")]
     pub public: Vec<u8>,
-    /// The environment that the key serves; for [`KeyPurpose::Federation`] the issuer path, as of [`federation_path`].
+    /// The environment that the key serves; for [`KeyPurpose::Federation`] the issuer path, as of [`upstream_path`].
     #[prost(string, tag = "5")]
     pub environment: String,
     /// The key's first state.

@@ -42,7 +42,10 @@ impl RestoreInputs<'_> {
         }
         for (id, key) in &kept.keys {
             let over = matches!(key.state, KeyState::Removed | KeyState::Compromised);
-            let signs = matches!(key.purpose, KeyPurpose::AccessToken | KeyPurpose::Federation);
+            let signs = matches!(
+                key.purpose,
+                KeyPurpose::AccessToken | KeyPurpose::Federation | KeyPurpose::UpstreamCa | KeyPurpose::SshCa
+            );
             if !over && signs {
                 lost.keys.insert(id.to_string(), KeyState::Compromised);
                 lost.evidence.entry(Target::SigningKey(id.clone())).or_default();

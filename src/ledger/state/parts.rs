@@ -128,8 +128,8 @@ pub struct ManagedKey {
     pub algorithm: Box<str>,
     /// The public key.
     pub public: Box<[u8]>,
-    /// The environment that the key serves; for [`KeyPurpose::Federation`] the issuer path, as of
-    /// [`federation_path`](crate::record::federation_path).
+    /// The environment that the key serves; for keys of one upstream its path, as of
+    /// [`upstream_path`](crate::record::upstream_path).
     pub environment: Box<str>,
     /// The key's state.
     pub state: KeyState,

@@ -80,7 +80,7 @@ closed! {
 }
 
 impl Kind {
-    /// Whether this version can issue the kind. A registration that names an unsupported kind is refused.
+    /// Whether mayfly makes credentials of the kind without a section of the registration. Other kinds have one, and a reader of it.
     pub const fn served(self) -> bool {
         matches!(self, Kind::Jwt | Kind::Reference)
     }
@@ -89,6 +89,11 @@ impl Kind {
     /// key, or a password.
     pub const fn is_token(self) -> bool {
         matches!(self, Kind::Jwt | Kind::Reference)
+    }
+
+    /// Whether credentials of the kind are certificates, which are for a key of the caller.
+    pub const fn is_certificate(self) -> bool {
+        matches!(self, Kind::X509 | Kind::Ssh)
     }
 }
 

@@ -151,7 +151,7 @@ impl RecordTemplate {
     /// record.
     pub fn new(record: Record) -> Option<RecordTemplate> {
         let Some(Event::Issued(e)) = &record.event else { return None };
-        let own = [&e.credential, &e.arguments, &e.token_digest].iter().any(|b| !b.is_empty())
+        let own = [&e.credential, &e.arguments, &e.token_digest, &e.certified_key].iter().any(|b| !b.is_empty())
             || [&e.tool, &e.purpose].iter().any(|s| !s.is_empty())
             || (e.status_list, e.status_index) != (0, 0);
         if own || record.request.is_some() || record.group != 0 || !record.trace.is_empty() {

@@ -245,6 +245,9 @@ fn bound(caller: &Caller, want: &ExchangeRequest, standing: &ExchangeDecision<'_
         exchange_request::RequestedKeyBinding::CallerSvid => parts.number(1),
         exchange_request::RequestedKeyBinding::Thumbprint(jkt) => parts.number(2).bytes(jkt),
     };
+    if let Some(key) = &want.certified {
+        parts.text("certified key").bytes(&sha256(key.bytes()));
+    }
     for wanted in standing.place.asks.iter().flat_map(|demand| &demand.registrations) {
         parts.text("opening").text(&wanted.upstream).number(wanted.version);
     }

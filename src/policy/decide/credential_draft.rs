@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::task_context::TaskContext;
 use super::{Decider, ExchangeDecision, denied, svid_of};
 use crate::catalog::{BindingInForce, CompiledCatalog, RegisteredUpstream};
-use crate::exchange_request::{ExchangeRequest, RenewedCredential, RequestedKeyBinding};
+use crate::exchange_request::{ExchangeRequest, RenewedCredential, RequestedCertificateKey, RequestedKeyBinding};
 use crate::lifetime::{BoundedExpiry, LifetimeBound};
 use mayfly_base::limits;
 use mayfly_base::refusal::{Error, Reason, Refusal};
@@ -72,6 +72,8 @@ impl Decider {
     ) -> Result<(Vec<u8>, Vec<u8>), Error> {
         if !kind.is_token() {
             return match want.key {
+                // A certificate is for a key by its nature.
+                RequestedKeyBinding::Unasked if kind.is_certificate() => Ok((Vec::new(), Vec::new())),
                 RequestedKeyBinding::Unasked if place.allowance().key_bound => Err(Error::Refusal(Refusal::field(
                     "kind",
                     format!("is {kind}, which is bound to no key: the task wants every credential bound to a key"),
@@ -210,6 +212,23 @@ pub(super) fn binding_of<'a>(
             ))
         }
     }
+}
+
+/// Checks that a key was sent for a certificate, and none for another kind. `Authorize` issues nothing, so it takes none.
+pub(super) fn certified_key(want: &ExchangeRequest, kind: Kind) -> Result<(), Error> {
+    use RequestedCertificateKey::{CertificateRequest, Recorded, Ssh};
+    let field = match (kind, want.certified.as_deref()) {
+        (Kind::X509, Some(CertificateRequest(_) | Recorded(_))) | (Kind::Ssh, Some(Ssh(_) | Recorded(_))) => return Ok(()),
+        (Kind::X509 | Kind::Ssh, None) if want.is_action() => return Ok(()),
+        (Kind::X509, _) => ("certificate_request", "is missing: a certificate of kind x509 is for the key of a PKCS #10 request"),
+        (Kind::Ssh, _) => ("ssh_public_key", "is missing: a certificate of kind ssh is for a public key in OpenSSH's form"),
+        (_, None) => return Ok(()),
+        (_, Some(key)) => {
+            let what = format!("is for kinds x509 and ssh; a credential of kind {kind} is for no key");
+            return Err(Error::Refusal(Refusal::field(key.field(), what)));
+        }
+    };
+    Err(Error::Refusal(Refusal::field(field.0, field.1)))
 }
 
 pub(super) fn kind_of(upstream: &Upstream, asked: Option<Kind>) -> Result<Kind, Error> {

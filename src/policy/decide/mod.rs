@@ -43,7 +43,7 @@ use super::shadow::ShadowRecorder;
 use super::subject::VerifiedSubject;
 use super::verdict_cache::VerdictCache;
 use approval::UsableApproval;
-use credential_draft::{active, binding_of, kind_of, scopes_of};
+use credential_draft::{active, binding_of, certified_key, kind_of, scopes_of};
 use mayfly_base::refusal::{DeniedExchange, Error, Fault, Reason, Refusal};
 use mayfly_identity::caller::Caller;
 use mayfly_ledger::View;
@@ -233,6 +233,7 @@ impl Decider {
         let scopes = scopes_of(upstream, &want.scopes)?;
         want.subject().map_or(Ok(()), |subject| subject::within_rights(subject, upstream, &scopes))?;
         let kind = kind_of(upstream, want.kind)?;
+        certified_key(want, kind)?;
         let place = match (open, &want.task) {
             (Some((place, _)), _) => place?,
             (None, TaskChoice::Named(task)) => named(view, caller, *task)?,

@@ -338,6 +338,8 @@ fn ways_of_a_credential(issued: &CredentialIssued) -> Vec<Way> {
         subject_claims: _,
         // A description of what the registration's scopes grant.
         access: _,
+        // The key of a certificate is no target: whoever has it is reached by the credential.
+        certified_key: _,
     } = issued;
     let itself = [Way::Itself];
     let subject_token = [Way::SubjectToken, Way::TokenOfTheShown];

@@ -186,6 +186,7 @@ fn credential() -> Vec<(&'static str, Row)> {
 fn key() -> Vec<(&'static str, Row)> {
     vec![
         ("KeyService.GetJwks", NotOperators("the public keys are for everybody")),
+        ("KeyService.GetUpstreamCa", NotOperators("the certificate authorities are for everybody")),
         ("KeyService.ListKeys", Environment(call!(key::KeyApi, list_keys, _t => pb::ListKeysRequest::default()))),
         (
             "KeyService.RotateKey",

@@ -99,11 +99,11 @@ fn answer_to_pb(answer: CredentialMaterial) -> pb::issued::Answer {
                 plaintext,
             })
         }
-        CredentialMaterial::Certificate { chain, root } => {
-            A::Certificate(pb::Certificate { chain: chain.into_iter().map(Into::into).collect(), root: root.into() })
+        CredentialMaterial::Certificate { chain, root, crl_url } => {
+            A::Certificate(pb::Certificate { chain: chain.into_iter().map(Into::into).collect(), root: root.into(), crl_url })
         }
-        CredentialMaterial::SshCertificate { certificate, authority, principals } => {
-            A::SshCertificate(pb::SshCertificate { certificate, authority, principals })
+        CredentialMaterial::SshCertificate { certificate, authority, principals, krl_url } => {
+            A::SshCertificate(pb::SshCertificate { certificate, authority, principals, krl_url })
         }
         CredentialMaterial::AwsKeys { access_key_id, mut secret_access_key, mut session_token, region } => {
             A::AwsKeys(pb::AwsKeys {

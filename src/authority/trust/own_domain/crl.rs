@@ -60,7 +60,7 @@ impl Authority {
         let public = signs.public().ok_or_else(|| Fault::new("a CA without a public key"))?;
         let Some(anchor) = anchor_of(&anchors, public) else { return Ok(None) };
         let entries: Vec<RevokedCertificate> =
-            ended.iter().map(|(id, since)| RevokedCertificate { id: *id, since: *since }).collect();
+            ended.iter().map(|(id, since)| RevokedCertificate { id: *id, since: *since, held: false }).collect();
         // The number is given and the CRL stored under one lock, so that a CRL with a later number is never followed by an earlier one.
         let mut crls = own.crls.lock();
         if let Some(newer) = crls.get(key).filter(|held| held.number >> 40 > u128::from(head.as_u64())) {

@@ -25,7 +25,7 @@ const SELF: [u8; 16] = [0xc1; 16];
 fn mint(ring: &Keyring, parts: GrantParts) -> (String, Record) {
     let status = StatusListAllocator::new(Seq::from_u64(5).unwrap(), &[9; 32]);
     let id = CredentialId::from_bytes(SELF);
-    let mut minted = mint_local(grant(parts), id, 1, ring, &status, T0).map_err(|e| e.to_string()).unwrap();
+    let mut minted = mint_local(grant(parts), id, 1, ring, &status, Vec::new(), T0).map_err(|e| e.to_string()).unwrap();
     let record = minted.records().remove(0);
     match minted.reveal(Receipt::of_test(id)).unwrap().into_parts().2 {
         CredentialMaterial::Bearer { token, .. } => (token.into_text(), record),

@@ -48,6 +48,8 @@ impl<'a> BatchDecision<'a> {
             request_id: _,
             digest: _,
             key,
+            // A certificate is made by itself.
+            certified: None,
             binding,
             details,
             renews: None,
@@ -59,7 +61,7 @@ impl<'a> BatchDecision<'a> {
         else {
             return false;
         };
-        let among_new = b.renews.is_none() && b.replaces.is_none() && b.behalf.is_none();
+        let among_new = b.renews.is_none() && b.replaces.is_none() && b.behalf.is_none() && b.certified.is_none();
         among_new
             && matches!(&b.task, TaskChoice::Named(other) if task == other)
             && *upstream == b.upstream

@@ -98,6 +98,7 @@ impl ReusableDecision {
 /// A copy of the request without its individual fields.
 fn sort_of(want: &ExchangeRequest) -> ExchangeRequest {
     ExchangeRequest {
+        certified: None,
         task: want.task.clone(),
         upstream: want.upstream.clone(),
         scopes: want.scopes.clone(),

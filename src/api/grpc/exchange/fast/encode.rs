@@ -340,7 +340,7 @@ mod tests {
             for request_id in ["", "r", "a longer name \u{e9}"] {
                 // Signing twice would give different signatures: the parts of one signed token are used for both answers.
                 let id = CredentialId::from_bytes([7; 16]);
-                let minted = mint_local(grant(parts.clone()), id, 1, &ring, &status, T0).ok().unwrap();
+                let minted = mint_local(grant(parts.clone()), id, 1, &ring, &status, Vec::new(), T0).ok().unwrap();
                 let (seq, summary, answer) = minted.reveal(Receipt::of_test(id)).unwrap().into_parts();
                 let CredentialMaterial::Bearer { token, header, scheme, base_url } = answer else { panic!("no token") };
                 let token = Zeroizing::new(token.into_text());

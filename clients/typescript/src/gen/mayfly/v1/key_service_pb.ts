@@ -18,7 +18,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file mayfly/v1/key_service.proto.
  */
 export const file_mayfly_v1_key_service: GenFile = /*@__PURE__*/
-  fileDesc("ChttYXlmbHkvdjEva2V5X3NlcnZpY2UucHJvdG8SCW1heWZseS52MSLPAgoDS2V5Eg4KBmtleV9pZBgBIAEoCRImCgdwdXJwb3NlGAIgASgOMhUubWF5Zmx5LnYxLktleVB1cnBvc2USIgoFc3RhdGUYAyABKA4yEy5tYXlmbHkudjEuS2V5U3RhdGUSDgoGaXNzdWVyGAQgASgJEhMKC2Vudmlyb25tZW50GAUgASgJEhEKCWFsZ29yaXRobRgGIAEoCRISCgpwdWJsaWNfandrGAcgASgJEi4KCmNyZWF0ZWRfYXQYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC2FjdGl2ZV9mcm9tGAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIyCg52ZXJpZmllc191bnRpbBgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASCwoDc2VxGAsgASgEIlMKDkdldEp3a3NSZXF1ZXN0EhAKBmlzc3VlchgBIAEoCUgAEhUKC2Vudmlyb25tZW50GAIgASgJSAASEgoIdXBzdHJlYW0YLSABKAlIAEIECgJvZiJrCg9HZXRKd2tzUmVzcG9uc2USDAoEandrcxgBIAEoCRIOCgZpc3N1ZXIYAiABKAkSDgoGYXRfc2VxGAMgASgEEioKB21heF9hZ2UYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24ilAEKD0xpc3RLZXlzUmVxdWVzdBImCgdwdXJwb3NlGAEgASgOMhUubWF5Zmx5LnYxLktleVB1cnBvc2USIgoFc3RhdGUYAiABKA4yEy5tYXlmbHkudjEuS2V5U3RhdGUSDgoGaXNzdWVyGAMgASgJEhEKCXBhZ2Vfc2l6ZRgEIAEoBRISCgpwYWdlX3Rva2VuGAUgASgJIkkKEExpc3RLZXlzUmVzcG9uc2USHAoEa2V5cxgBIAMoCzIOLm1heWZseS52MS5LZXkSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIrcBChBSb3RhdGVLZXlSZXF1ZXN0EiYKB3B1cnBvc2UYASABKA4yFS5tYXlmbHkudjEuS2V5UHVycG9zZRIOCgZpc3N1ZXIYAiABKAkSMAoNcHVibGlzaF9haGVhZBgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhISCgpyZXF1ZXN0X2lkGAQgASgJEhMKC2Vudmlyb25tZW50GAUgASgJEhAKCHVwc3RyZWFtGC0gASgJIlIKEVJvdGF0ZUtleVJlc3BvbnNlEhsKA2tleRgBIAEoCzIOLm1heWZseS52MS5LZXkSIAoIcHJldmlvdXMYAiABKAsyDi5tYXlmbHkudjEuS2V5IoYBChBSZXRpcmVLZXlSZXF1ZXN0Eg4KBmtleV9pZBgBIAEoCRIOCgZyZWFzb24YAiABKAkSDwoHZHJ5X3J1bhgDIAEoCBItCgxjb25maXJtYXRpb24YBCABKAsyFy5tYXlmbHkudjEuQ29uZmlybWF0aW9uEhIKCnJlcXVlc3RfaWQYBSABKAkiTwoRUmV0aXJlS2V5UmVzcG9uc2USGwoDa2V5GAEgASgLMg4ubWF5Zmx5LnYxLktleRIdCgRoaXRzGAIgASgLMg8ubWF5Zmx5LnYxLkhpdHMiigEKFENvbXByb21pc2VLZXlSZXF1ZXN0Eg4KBmtleV9pZBgBIAEoCRIOCgZyZWFzb24YAiABKAkSDwoHZHJ5X3J1bhgDIAEoCBItCgxjb25maXJtYXRpb24YBCABKAsyFy5tYXlmbHkudjEuQ29uZmlybWF0aW9uEhIKCnJlcXVlc3RfaWQYBSABKAkiaAoVQ29tcHJvbWlzZUtleVJlc3BvbnNlEgsKA3NlcRgBIAEoBBIdCgRoaXRzGAIgASgLMg8ubWF5Zmx5LnYxLkhpdHMSIwoLcmVwbGFjZW1lbnQYAyABKAsyDi5tYXlmbHkudjEuS2V5KoICCgpLZXlQdXJwb3NlEhsKF0tFWV9QVVJQT1NFX1VOU1BFQ0lGSUVEEAASHAoYS0VZX1BVUlBPU0VfQUNDRVNTX1RPS0VOEAESGQoVS0VZX1BVUlBPU0VfUkVGRVJFTkNFEAISGwoXS0VZX1BVUlBPU0VfU1RBVFVTX0xJU1QQAxIaChZLRVlfUFVSUE9TRV9DSEVDS1BPSU5UEAQSFwoTS0VZX1BVUlBPU0VfWDUwOV9DQRAFEhYKEktFWV9QVVJQT1NFX1NTSF9DQRAGEhgKFEtFWV9QVVJQT1NFX1BBU1NXT1JEEAcSGgoWS0VZX1BVUlBPU0VfRkVERVJBVElPThAIKp8BCghLZXlTdGF0ZRIZChVLRVlfU1RBVEVfVU5TUEVDSUZJRUQQABIXChNLRVlfU1RBVEVfUFVCTElTSEVEEAESFAoQS0VZX1NUQVRFX0FDVElWRRACEhcKE0tFWV9TVEFURV9WRVJJRllJTkcQAxIVChFLRVlfU1RBVEVfUkVUSVJFRBAEEhkKFUtFWV9TVEFURV9DT01QUk9NSVNFRBAFMvcCCgpLZXlTZXJ2aWNlEkAKB0dldEp3a3MSGS5tYXlmbHkudjEuR2V0Sndrc1JlcXVlc3QaGi5tYXlmbHkudjEuR2V0Sndrc1Jlc3BvbnNlEkMKCExpc3RLZXlzEhoubWF5Zmx5LnYxLkxpc3RLZXlzUmVxdWVzdBobLm1heWZseS52MS5MaXN0S2V5c1Jlc3BvbnNlEkYKCVJvdGF0ZUtleRIbLm1heWZseS52MS5Sb3RhdGVLZXlSZXF1ZXN0GhwubWF5Zmx5LnYxLlJvdGF0ZUtleVJlc3BvbnNlEkYKCVJldGlyZUtleRIbLm1heWZseS52MS5SZXRpcmVLZXlSZXF1ZXN0GhwubWF5Zmx5LnYxLlJldGlyZUtleVJlc3BvbnNlElIKDUNvbXByb21pc2VLZXkSHy5tYXlmbHkudjEuQ29tcHJvbWlzZUtleVJlcXVlc3QaIC5tYXlmbHkudjEuQ29tcHJvbWlzZUtleVJlc3BvbnNlYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_mayfly_v1_revocation, file_mayfly_v1_types]);
+  fileDesc("ChttYXlmbHkvdjEva2V5X3NlcnZpY2UucHJvdG8SCW1heWZseS52MSLPAgoDS2V5Eg4KBmtleV9pZBgBIAEoCRImCgdwdXJwb3NlGAIgASgOMhUubWF5Zmx5LnYxLktleVB1cnBvc2USIgoFc3RhdGUYAyABKA4yEy5tYXlmbHkudjEuS2V5U3RhdGUSDgoGaXNzdWVyGAQgASgJEhMKC2Vudmlyb25tZW50GAUgASgJEhEKCWFsZ29yaXRobRgGIAEoCRISCgpwdWJsaWNfandrGAcgASgJEi4KCmNyZWF0ZWRfYXQYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC2FjdGl2ZV9mcm9tGAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIyCg52ZXJpZmllc191bnRpbBgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASCwoDc2VxGAsgASgEIlMKDkdldEp3a3NSZXF1ZXN0EhAKBmlzc3VlchgBIAEoCUgAEhUKC2Vudmlyb25tZW50GAIgASgJSAASEgoIdXBzdHJlYW0YLSABKAlIAEIECgJvZiJrCg9HZXRKd2tzUmVzcG9uc2USDAoEandrcxgBIAEoCRIOCgZpc3N1ZXIYAiABKAkSDgoGYXRfc2VxGAMgASgEEioKB21heF9hZ2UYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iKAoUR2V0VXBzdHJlYW1DYVJlcXVlc3QSEAoIdXBzdHJlYW0YUCABKAki4AEKFUdldFVwc3RyZWFtQ2FSZXNwb25zZRIqCgthdXRob3JpdGllcxhQIAMoCzIVLm1heWZseS52MS5VcHN0cmVhbUNhEhgKEGNlcnRpZmljYXRlc19wZW0YUSABKAkSFwoPc3NoX2F1dGhvcml0aWVzGFIgASgJEhgKEGNlcnRpZmljYXRlc191cmwYUyABKAkSEAoIY3Jsc191cmwYVCABKAkSGwoTc3NoX2F1dGhvcml0aWVzX3VybBhVIAEoCRIPCgdrcmxfdXJsGFYgASgJEg4KBmF0X3NlcRhXIAEoBCKmAQoKVXBzdHJlYW1DYRIOCgZrZXlfaWQYUCABKAkSJgoHcHVycG9zZRhRIAEoDjIVLm1heWZseS52MS5LZXlQdXJwb3NlEiIKBXN0YXRlGFIgASgOMhMubWF5Zmx5LnYxLktleVN0YXRlEhMKC2NlcnRpZmljYXRlGFMgASgMEhYKDnNzaF9wdWJsaWNfa2V5GFQgASgJEg8KB2NybF91cmwYVSABKAkilAEKD0xpc3RLZXlzUmVxdWVzdBImCgdwdXJwb3NlGAEgASgOMhUubWF5Zmx5LnYxLktleVB1cnBvc2USIgoFc3RhdGUYAiABKA4yEy5tYXlmbHkudjEuS2V5U3RhdGUSDgoGaXNzdWVyGAMgASgJEhEKCXBhZ2Vfc2l6ZRgEIAEoBRISCgpwYWdlX3Rva2VuGAUgASgJIkkKEExpc3RLZXlzUmVzcG9uc2USHAoEa2V5cxgBIAMoCzIOLm1heWZseS52MS5LZXkSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIrcBChBSb3RhdGVLZXlSZXF1ZXN0EiYKB3B1cnBvc2UYASABKA4yFS5tYXlmbHkudjEuS2V5UHVycG9zZRIOCgZpc3N1ZXIYAiABKAkSMAoNcHVibGlzaF9haGVhZBgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhISCgpyZXF1ZXN0X2lkGAQgASgJEhMKC2Vudmlyb25tZW50GAUgASgJEhAKCHVwc3RyZWFtGC0gASgJIlIKEVJvdGF0ZUtleVJlc3BvbnNlEhsKA2tleRgBIAEoCzIOLm1heWZseS52MS5LZXkSIAoIcHJldmlvdXMYAiABKAsyDi5tYXlmbHkudjEuS2V5IoYBChBSZXRpcmVLZXlSZXF1ZXN0Eg4KBmtleV9pZBgBIAEoCRIOCgZyZWFzb24YAiABKAkSDwoHZHJ5X3J1bhgDIAEoCBItCgxjb25maXJtYXRpb24YBCABKAsyFy5tYXlmbHkudjEuQ29uZmlybWF0aW9uEhIKCnJlcXVlc3RfaWQYBSABKAkiTwoRUmV0aXJlS2V5UmVzcG9uc2USGwoDa2V5GAEgASgLMg4ubWF5Zmx5LnYxLktleRIdCgRoaXRzGAIgASgLMg8ubWF5Zmx5LnYxLkhpdHMiigEKFENvbXByb21pc2VLZXlSZXF1ZXN0Eg4KBmtleV9pZBgBIAEoCRIOCgZyZWFzb24YAiABKAkSDwoHZHJ5X3J1bhgDIAEoCBItCgxjb25maXJtYXRpb24YBCABKAsyFy5tYXlmbHkudjEuQ29uZmlybWF0aW9uEhIKCnJlcXVlc3RfaWQYBSABKAkiaAoVQ29tcHJvbWlzZUtleVJlc3BvbnNlEgsKA3NlcRgBIAEoBBIdCgRoaXRzGAIgASgLMg8ubWF5Zmx5LnYxLkhpdHMSIwoLcmVwbGFjZW1lbnQYAyABKAsyDi5tYXlmbHkudjEuS2V5Kp8CCgpLZXlQdXJwb3NlEhsKF0tFWV9QVVJQT1NFX1VOU1BFQ0lGSUVEEAASHAoYS0VZX1BVUlBPU0VfQUNDRVNTX1RPS0VOEAESGQoVS0VZX1BVUlBPU0VfUkVGRVJFTkNFEAISGwoXS0VZX1BVUlBPU0VfU1RBVFVTX0xJU1QQAxIaChZLRVlfUFVSUE9TRV9DSEVDS1BPSU5UEAQSFwoTS0VZX1BVUlBPU0VfWDUwOV9DQRAFEhYKEktFWV9QVVJQT1NFX1NTSF9DQRAGEhgKFEtFWV9QVVJQT1NFX1BBU1NXT1JEEAcSGgoWS0VZX1BVUlBPU0VfRkVERVJBVElPThAIEhsKF0tFWV9QVVJQT1NFX1VQU1RSRUFNX0NBEAkqnwEKCEtleVN0YXRlEhkKFUtFWV9TVEFURV9VTlNQRUNJRklFRBAAEhcKE0tFWV9TVEFURV9QVUJMSVNIRUQQARIUChBLRVlfU1RBVEVfQUNUSVZFEAISFwoTS0VZX1NUQVRFX1ZFUklGWUlORxADEhUKEUtFWV9TVEFURV9SRVRJUkVEEAQSGQoVS0VZX1NUQVRFX0NPTVBST01JU0VEEAUyywMKCktleVNlcnZpY2USQAoHR2V0SndrcxIZLm1heWZseS52MS5HZXRKd2tzUmVxdWVzdBoaLm1heWZseS52MS5HZXRKd2tzUmVzcG9uc2USUgoNR2V0VXBzdHJlYW1DYRIfLm1heWZseS52MS5HZXRVcHN0cmVhbUNhUmVxdWVzdBogLm1heWZseS52MS5HZXRVcHN0cmVhbUNhUmVzcG9uc2USQwoITGlzdEtleXMSGi5tYXlmbHkudjEuTGlzdEtleXNSZXF1ZXN0GhsubWF5Zmx5LnYxLkxpc3RLZXlzUmVzcG9uc2USRgoJUm90YXRlS2V5EhsubWF5Zmx5LnYxLlJvdGF0ZUtleVJlcXVlc3QaHC5tYXlmbHkudjEuUm90YXRlS2V5UmVzcG9uc2USRgoJUmV0aXJlS2V5EhsubWF5Zmx5LnYxLlJldGlyZUtleVJlcXVlc3QaHC5tYXlmbHkudjEuUmV0aXJlS2V5UmVzcG9uc2USUgoNQ29tcHJvbWlzZUtleRIfLm1heWZseS52MS5Db21wcm9taXNlS2V5UmVxdWVzdBogLm1heWZseS52MS5Db21wcm9taXNlS2V5UmVzcG9uc2ViBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_mayfly_v1_revocation, file_mayfly_v1_types]);
 
 /**
  * A signing key without its private part.
@@ -199,6 +199,153 @@ export const GetJwksResponseSchema: GenMessage<GetJwksResponse> = /*@__PURE__*/
   messageDesc(file_mayfly_v1_key_service, 2);
 
 /**
+ * Names an upstream.
+ *
+ * @generated from message mayfly.v1.GetUpstreamCaRequest
+ */
+export type GetUpstreamCaRequest = Message<"mayfly.v1.GetUpstreamCaRequest"> & {
+  /**
+   * The upstream.
+   *
+   * @generated from field: string upstream = 80;
+   */
+  upstream: string;
+};
+
+/**
+ * Describes the message mayfly.v1.GetUpstreamCaRequest.
+ * Use `create(GetUpstreamCaRequestSchema)` to create a new message.
+ */
+export const GetUpstreamCaRequestSchema: GenMessage<GetUpstreamCaRequest> = /*@__PURE__*/
+  messageDesc(file_mayfly_v1_key_service, 3);
+
+/**
+ * The certificate authorities of an upstream. Public: everybody may have them.
+ *
+ * @generated from message mayfly.v1.GetUpstreamCaResponse
+ */
+export type GetUpstreamCaResponse = Message<"mayfly.v1.GetUpstreamCaResponse"> & {
+  /**
+   * Those that certificates verify with, or soon will: the next, the present one, and former ones until their last certificate has ended.
+   *
+   * @generated from field: repeated mayfly.v1.UpstreamCa authorities = 80;
+   */
+  authorities: UpstreamCa[];
+
+  /**
+   * The certificates of the X.509 authorities, PEM. Empty without kind X509.
+   *
+   * @generated from field: string certificates_pem = 81;
+   */
+  certificatesPem: string;
+
+  /**
+   * The public keys of the SSH authorities, one a line, for `TrustedUserCAKeys` of sshd. Empty without kind SSH.
+   *
+   * @generated from field: string ssh_authorities = 82;
+   */
+  sshAuthorities: string;
+
+  /**
+   * Where the public listener serves `certificates_pem`. Empty without kind X509.
+   *
+   * @generated from field: string certificates_url = 83;
+   */
+  certificatesUrl: string;
+
+  /**
+   * Where it serves the CRLs of all authorities, PEM. Empty where none is issued.
+   *
+   * @generated from field: string crls_url = 84;
+   */
+  crlsUrl: string;
+
+  /**
+   * Where it serves `ssh_authorities`. Empty without kind SSH.
+   *
+   * @generated from field: string ssh_authorities_url = 85;
+   */
+  sshAuthoritiesUrl: string;
+
+  /**
+   * Where it serves the KRL, for `RevokedKeys` of sshd. Empty without kind SSH.
+   *
+   * @generated from field: string krl_url = 86;
+   */
+  krlUrl: string;
+
+  /**
+   * The head that this stands at.
+   *
+   * @generated from field: uint64 at_seq = 87;
+   */
+  atSeq: bigint;
+};
+
+/**
+ * Describes the message mayfly.v1.GetUpstreamCaResponse.
+ * Use `create(GetUpstreamCaResponseSchema)` to create a new message.
+ */
+export const GetUpstreamCaResponseSchema: GenMessage<GetUpstreamCaResponse> = /*@__PURE__*/
+  messageDesc(file_mayfly_v1_key_service, 4);
+
+/**
+ * One certificate authority of an upstream.
+ *
+ * @generated from message mayfly.v1.UpstreamCa
+ */
+export type UpstreamCa = Message<"mayfly.v1.UpstreamCa"> & {
+  /**
+   * The id of its key.
+   *
+   * @generated from field: string key_id = 80;
+   */
+  keyId: string;
+
+  /**
+   * UPSTREAM_CA for X.509, SSH_CA for SSH.
+   *
+   * @generated from field: mayfly.v1.KeyPurpose purpose = 81;
+   */
+  purpose: KeyPurpose;
+
+  /**
+   * Whether it signs.
+   *
+   * @generated from field: mayfly.v1.KeyState state = 82;
+   */
+  state: KeyState;
+
+  /**
+   * Its certificate, DER. Empty for SSH.
+   *
+   * @generated from field: bytes certificate = 83;
+   */
+  certificate: Uint8Array;
+
+  /**
+   * Its public key as in `authorized_keys`. Empty for X.509.
+   *
+   * @generated from field: string ssh_public_key = 84;
+   */
+  sshPublicKey: string;
+
+  /**
+   * Where its CRL is, DER. Empty for SSH.
+   *
+   * @generated from field: string crl_url = 85;
+   */
+  crlUrl: string;
+};
+
+/**
+ * Describes the message mayfly.v1.UpstreamCa.
+ * Use `create(UpstreamCaSchema)` to create a new message.
+ */
+export const UpstreamCaSchema: GenMessage<UpstreamCa> = /*@__PURE__*/
+  messageDesc(file_mayfly_v1_key_service, 5);
+
+/**
  * Which keys to list. All filters that are given must match.
  *
  * @generated from message mayfly.v1.ListKeysRequest
@@ -245,7 +392,7 @@ export type ListKeysRequest = Message<"mayfly.v1.ListKeysRequest"> & {
  * Use `create(ListKeysRequestSchema)` to create a new message.
  */
 export const ListKeysRequestSchema: GenMessage<ListKeysRequest> = /*@__PURE__*/
-  messageDesc(file_mayfly_v1_key_service, 3);
+  messageDesc(file_mayfly_v1_key_service, 6);
 
 /**
  * One page of keys.
@@ -273,7 +420,7 @@ export type ListKeysResponse = Message<"mayfly.v1.ListKeysResponse"> & {
  * Use `create(ListKeysResponseSchema)` to create a new message.
  */
 export const ListKeysResponseSchema: GenMessage<ListKeysResponse> = /*@__PURE__*/
-  messageDesc(file_mayfly_v1_key_service, 4);
+  messageDesc(file_mayfly_v1_key_service, 7);
 
 /**
  * Asks for a new key.
@@ -317,7 +464,7 @@ export type RotateKeyRequest = Message<"mayfly.v1.RotateKeyRequest"> & {
   environment: string;
 
   /**
-   * The upstream, for purpose FEDERATION, which has one key per upstream.
+   * The upstream, for purposes FEDERATION, UPSTREAM_CA and SSH_CA, which have one key per upstream.
    *
    * @generated from field: string upstream = 45;
    */
@@ -329,7 +476,7 @@ export type RotateKeyRequest = Message<"mayfly.v1.RotateKeyRequest"> & {
  * Use `create(RotateKeyRequestSchema)` to create a new message.
  */
 export const RotateKeyRequestSchema: GenMessage<RotateKeyRequest> = /*@__PURE__*/
-  messageDesc(file_mayfly_v1_key_service, 5);
+  messageDesc(file_mayfly_v1_key_service, 8);
 
 /**
  * The new key.
@@ -357,7 +504,7 @@ export type RotateKeyResponse = Message<"mayfly.v1.RotateKeyResponse"> & {
  * Use `create(RotateKeyResponseSchema)` to create a new message.
  */
 export const RotateKeyResponseSchema: GenMessage<RotateKeyResponse> = /*@__PURE__*/
-  messageDesc(file_mayfly_v1_key_service, 6);
+  messageDesc(file_mayfly_v1_key_service, 9);
 
 /**
  * Removes a key in good order.
@@ -406,7 +553,7 @@ export type RetireKeyRequest = Message<"mayfly.v1.RetireKeyRequest"> & {
  * Use `create(RetireKeyRequestSchema)` to create a new message.
  */
 export const RetireKeyRequestSchema: GenMessage<RetireKeyRequest> = /*@__PURE__*/
-  messageDesc(file_mayfly_v1_key_service, 7);
+  messageDesc(file_mayfly_v1_key_service, 10);
 
 /**
  * The key was removed.
@@ -434,7 +581,7 @@ export type RetireKeyResponse = Message<"mayfly.v1.RetireKeyResponse"> & {
  * Use `create(RetireKeyResponseSchema)` to create a new message.
  */
 export const RetireKeyResponseSchema: GenMessage<RetireKeyResponse> = /*@__PURE__*/
-  messageDesc(file_mayfly_v1_key_service, 8);
+  messageDesc(file_mayfly_v1_key_service, 11);
 
 /**
  * Gives up a key that somebody else has.
@@ -483,7 +630,7 @@ export type CompromiseKeyRequest = Message<"mayfly.v1.CompromiseKeyRequest"> & {
  * Use `create(CompromiseKeyRequestSchema)` to create a new message.
  */
 export const CompromiseKeyRequestSchema: GenMessage<CompromiseKeyRequest> = /*@__PURE__*/
-  messageDesc(file_mayfly_v1_key_service, 9);
+  messageDesc(file_mayfly_v1_key_service, 12);
 
 /**
  * The key was given up.
@@ -518,7 +665,7 @@ export type CompromiseKeyResponse = Message<"mayfly.v1.CompromiseKeyResponse"> &
  * Use `create(CompromiseKeyResponseSchema)` to create a new message.
  */
 export const CompromiseKeyResponseSchema: GenMessage<CompromiseKeyResponse> = /*@__PURE__*/
-  messageDesc(file_mayfly_v1_key_service, 10);
+  messageDesc(file_mayfly_v1_key_service, 13);
 
 /**
  * What a key is for.
@@ -562,14 +709,14 @@ export enum KeyPurpose {
   CHECKPOINT = 4,
 
   /**
-   * Signs X.509 certificates and their CRL.
+   * Signs the X.509 certificates of mayfly's own trust domain and their CRL.
    *
    * @generated from enum value: KEY_PURPOSE_X509_CA = 5;
    */
   X509_CA = 5,
 
   /**
-   * Signs SSH certificates and their KRL.
+   * Signs the SSH certificates of one upstream (kind SSH) and their KRL.
    *
    * @generated from enum value: KEY_PURPOSE_SSH_CA = 6;
    */
@@ -588,6 +735,13 @@ export enum KeyPurpose {
    * @generated from enum value: KEY_PURPOSE_FEDERATION = 8;
    */
   FEDERATION = 8,
+
+  /**
+   * Signs the X.509 certificates of one upstream (kind X509) and their CRL.
+   *
+   * @generated from enum value: KEY_PURPOSE_UPSTREAM_CA = 9;
+   */
+  UPSTREAM_CA = 9,
 }
 
 /**
@@ -670,6 +824,21 @@ export const KeyService: GenService<{
     methodKind: "unary";
     input: typeof GetJwksRequestSchema;
     output: typeof GetJwksResponseSchema;
+  },
+  /**
+   * The certificate authorities of an upstream that issues certificates (kinds X509 and SSH): what its servers trust, and where they fetch
+   * what was revoked.
+   *
+   * Caller: anyone.
+   * Cost: a read.
+   * Errors: NOT_FOUND, NOT_READY (it has no authority yet).
+   *
+   * @generated from rpc mayfly.v1.KeyService.GetUpstreamCa
+   */
+  getUpstreamCa: {
+    methodKind: "unary";
+    input: typeof GetUpstreamCaRequestSchema;
+    output: typeof GetUpstreamCaResponseSchema;
   },
   /**
    * Keys, newest first.
