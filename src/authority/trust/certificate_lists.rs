@@ -33,7 +33,7 @@ const COUNT_BITS: u32 = 11;
 struct EndedCertificate {
     /// When it was found to have ended.
     since: Millis,
-    /// Its task is on hold.
+    /// The certificate's task is on hold.
     held: bool,
 }
 
@@ -44,7 +44,7 @@ type EndedByKey = BTreeMap<Box<str>, BTreeMap<CredentialId, EndedCertificate>>;
 pub struct SignedList {
     /// The list.
     pub bytes: Arc<[u8]>,
-    /// Its number.
+    /// The list's number.
     pub number: u64,
     signed_at: Millis,
     /// What it says.

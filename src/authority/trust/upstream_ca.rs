@@ -29,9 +29,9 @@ pub struct PublishedCa {
     pub purpose: KeyPurpose,
     /// The state of its key.
     pub state: KeyState,
-    /// Its certificate in DER; empty for SSH.
+    /// The certificate in DER; empty for SSH.
     pub certificate: Vec<u8>,
-    /// Its public key as in `authorized_keys`; empty for X.509.
+    /// The public key as in `authorized_keys`; empty for X.509.
     pub ssh_public_key: String,
     /// The URL of its CRL; empty for SSH.
     pub crl_url: String,

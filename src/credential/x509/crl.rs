@@ -15,7 +15,7 @@ pub struct RevokedCertificate {
     pub id: CredentialId,
     /// The time of revocation.
     pub since: Millis,
-    /// Its task is on hold, so that it may be good again.
+    /// The certificate's task is on hold, so that the certificate may be good again.
     pub held: bool,
 }
 
