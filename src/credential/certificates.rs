@@ -16,8 +16,10 @@ use super::{CredentialKind, kind};
 use mayfly_base::document::{Field, Section};
 use mayfly_base::refusal::{Error, Fault, Reason, Refusal};
 use mayfly_ledger::record::{CredentialIssued, KeyPurpose, upstream_path};
+use mayfly_ledger::upstream::access::{AccessError, AccessLevel, AccessQuery, GrantedAccess};
 use mayfly_ledger::upstream::registry::{Kind, Upstream};
 use mayfly_ledger::upstream::settings::{KindSettings, SettingsContext, SettingsReader};
+use mayfly_ledger::upstream::target::target_url;
 use mayfly_policy::exchange_request::RequestedCertificateKey;
 use mayfly_verify::seq::{CredentialId, Millis};
 
@@ -85,6 +87,47 @@ fn settings_of<S: for<'de> Deserialize<'de>>(settings: &KindSettings, kind: Cred
     let section = section.ok_or_else(|| Fault::new(format!("a registration without the section [{}]", kind.name())))?;
     serde_json::from_value(section.clone())
         .map_err(|e| Fault::new(format!("the section [{}] of a registration: {e}", kind.name())))
+}
+
+/// The access of a certificate; `None` for other kinds. Names and principals are those that the certificate has; what they may do is known
+/// to the servers that trust the CA.
+pub fn describe(query: &AccessQuery<'_>) -> Option<Result<GrantedAccess, AccessError>> {
+    let settings = &query.upstream.settings;
+    let fault = |no: Fault| AccessError::NotGranted(no.to_string());
+    let described = match query.kind {
+        Kind::X509 => settings_of::<X509Settings>(settings, CredentialKind::X509).map_err(fault).and_then(|settings| {
+            let names = settings.names(query.scopes).map_err(not_granted)?;
+            let organization = names.organization.map(|name| format!("organization {name}"));
+            let dns_names = names.dns_names.iter().map(|name| format!("dns {name}"));
+            Ok(GrantedAccess {
+                roles: names.common_name.into_iter().collect(),
+                objects: dns_names.chain(organization).collect(),
+                ..GrantedAccess::default()
+            })
+        }),
+        Kind::Ssh => settings_of::<SshSettings>(settings, CredentialKind::Ssh).map_err(fault).and_then(|settings| {
+            let rights = settings.rights(query.scopes).map_err(not_granted)?;
+            Ok(GrantedAccess {
+                roles: rights.principals.into_iter().collect(),
+                privileges: rights.extensions.into_iter().map(|(name, _)| name.to_owned()).collect(),
+                objects: rights.options.into_iter().map(|(name, value)| format!("{name} {value}")).collect(),
+                ..GrantedAccess::default()
+            })
+        }),
+        _ => return None,
+    };
+    let host = target_url(&query.upstream.target)
+        .and_then(|url| Some(url.split_once("://")?.1.split('/').next()?.to_owned()))
+        .filter(|host| !host.is_empty());
+    Some(described.map(|access| GrantedAccess { levels: [AccessLevel::Unknown].into(), host, ..access }))
+}
+
+/// A refusal of scopes that one certificate cannot have together.
+fn not_granted(no: Error) -> AccessError {
+    match no {
+        Error::Refusal(no) => AccessError::Details { field: "scopes".to_owned(), what: no.message },
+        other => AccessError::NotGranted(other.to_string()),
+    }
 }
 
 /// Reads the key of a request, for the record of its certificate: SubjectPublicKeyInfo in DER, or the blob of an SSH key. Also checks that

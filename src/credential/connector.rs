@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 
 use super::access::vault::VaultSlot;
 use super::assertion::AssertionIssuers;
+use super::certificates;
 use super::keyring::{AssertionKeys, LoadedKey};
 use super::lease::{SealedValues, UndoCause, UndoSecretKeeper};
 use super::sign_in::UpstreamSignIn;
@@ -311,11 +312,17 @@ impl UpstreamConnectors {
 
 impl DescribeAccess for UpstreamConnectors {
     fn describe(&self, query: &AccessQuery<'_>) -> Result<GrantedAccess, AccessError> {
+        let not_narrowed = || {
+            let what = format!("is not served for kind {}: leave it out, and ask for the scopes that are needed", query.kind);
+            AccessError::Details { field: "authorization_details".to_owned(), what }
+        };
+        if let Some(described) = certificates::describe(query) {
+            return if query.details.is_empty() { described } else { Err(not_narrowed()) };
+        }
         let kind = CredentialKind::from_number(query.kind.tag().into());
         let connector = kind.and_then(|kind| self.of(kind)).ok_or(AccessError::NotServed)?;
         if !query.details.is_empty() && !connector.narrows() {
-            let what = format!("is not served for kind {}: leave it out, and ask for the scopes that are needed", query.kind);
-            return Err(AccessError::Details { field: "authorization_details".to_owned(), what });
+            return Err(not_narrowed());
         }
         connector.describe(query)
     }

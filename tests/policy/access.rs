@@ -2,6 +2,7 @@
 //! `mayfly upstream template` prints and the connectors that describe them.
 
 use crate::kit::said;
+use mayfly::credential::certificates;
 use mayfly::credential::connector::UpstreamConnectors;
 use mayfly::credential::connectors::{READERS, TABLE, built_in};
 use mayfly::document::SourceFile;
@@ -26,8 +27,10 @@ fn connectors() -> UpstreamConnectors {
 
 /// The registration of a kind to start from, with an approver.
 fn registration(kind: &str, change: impl Fn(String) -> String) -> Upstream {
-    let entry = TABLE.iter().find(|entry| entry.settings.kind.as_str() == kind).unwrap();
-    let text = change(entry.template.replace("approvers = []", "approvers = [\"spiffe://td/person/grace\"]"));
+    let connectors = TABLE.iter().map(|entry| (entry.settings.kind, entry.template));
+    let certificates = certificates::TABLE.iter().map(|entry| (entry.settings.kind, entry.template));
+    let (_, template) = connectors.chain(certificates).find(|(of, _)| of.as_str() == kind).unwrap();
+    let text = change(template.replace("approvers = []", "approvers = [\"spiffe://td/person/grace\"]"));
     file::parse(&SourceFile::new("u.toml", text), &READERS).unwrap_or_else(|wrong| panic!("{}", said(&wrong)))
 }
 
@@ -109,6 +112,15 @@ fn each_kind_has_its_facts_for_policy() {
         ("aws", "'reports:write'", "context.access.grants.contains(\"s3:PutObject on arn:aws:s3:::reports/*\")"),
         ("oauth", "'mail:read'", "context.access.upstream_scopes == [\"https://auth.example.org/scopes/mail.readonly\"]"),
         ("federation", "'storage:read'", "context.access.audience like \"https://iam.googleapis.com/*\""),
+        ("x509", "'reports:read'", "context.access.roles == [\"reports_reader\"] && context.access.objects.isEmpty()"),
+        ("x509", "'reports:serve'", "context.access.objects == [\"dns reports.example.org\"]"),
+        ("ssh", "'shell'", "context.access.roles == [\"ops\"] && context.access.privileges == [\"permit-pty\"]"),
+        (
+            "ssh",
+            "'deploy'",
+            "context.access.objects.contains(\"force-command /usr/local/bin/deploy\") && !context.access.read_only",
+        ),
+        ("ssh", "'deploy'", "context.access.host == \"hosts.shop.example.org\""),
         ("secret", "'events:read'", "context.access.levels == [\"unknown\"] && context.access.objects == [\"secret sentry\"]"),
     ] {
         let has: String = ["host", "database", "role_arn", "audience"]
@@ -168,7 +180,7 @@ fn the_examples_of_details_are_accepted_and_policy_sees_the_part() {
         let no = outcome(&reading, &upstream, scope, &format!("details = '{}'", wider.trim()));
         assert!(no.contains("which the scopes do not give"), "{kind}: {no}");
     }
-    for kind in ["mysql", "redis", "aws", "oauth", "federation", "secret"] {
+    for kind in ["mysql", "redis", "aws", "oauth", "federation", "secret", "x509", "ssh"] {
         let upstream = registration(kind, |text| text);
         let scope = format!("'{}'", upstream.scopes[0].name);
         let no = outcome(&reading, &upstream, &scope, "details = '[{}]'");

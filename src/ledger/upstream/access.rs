@@ -61,7 +61,7 @@ pub struct GrantedAccess {
     pub objects: BTreeSet<String>,
     /// Privilege and object together: `SELECT on tables public.orders`.
     pub grants: BTreeSet<String>,
-    /// Roles at the upstream whose rights the credential has.
+    /// Roles, accounts or names at the upstream whose rights the credential has.
     pub roles: BTreeSet<String>,
     /// Repositories, by their numeric ids.
     pub repositories: BTreeSet<String>,
@@ -241,7 +241,7 @@ impl DescribeAccess for NoConnectors {
     }
 }
 
-/// The access of one credential with these scopes; `None` for a kind that mayfly makes itself, whose rights are its scopes.
+/// The access of one credential with these scopes; `None` for tokens of mayfly itself, whose rights are their scopes.
 pub fn of_credential(from: &dyn DescribeAccess, query: &AccessQuery<'_>) -> Result<Option<GrantedAccess>, AccessError> {
     match query.kind.served() {
         false => from.describe(query).map(Some),

@@ -65,6 +65,7 @@ impl AnswerTemplate {
             upstream: all.upstream.clone(),
             approval_id: all.approval_id.clone(),
             upstream_ends_at: all.upstream_ends_at,
+            authorization_details: all.authorization_details.clone(),
             ..pb::Issued::default()
         };
         let before = pb::Issued {
@@ -75,6 +76,7 @@ impl AnswerTemplate {
             upstream: String::new(),
             approval_id: String::new(),
             upstream_ends_at: None,
+            authorization_details: String::new(),
             ..all
         };
         Some(AnswerTemplate {
