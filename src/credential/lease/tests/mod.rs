@@ -50,6 +50,13 @@ fn lease_of(process: &Process, handle: &str) -> Option<(LeaseId, Lease)> {
     log.state.leases.iter().find(|(_, l)| *l.handle == *handle).map(|(id, l)| (*id, Lease::clone(l)))
 }
 
+#[test]
+fn the_page_about_adding_a_kind_shows_the_connector_of_these_tests() {
+    let page = include_str!("../../../../docs/adding-a-kind.md");
+    let shown = page.split("```rust\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    assert!(shown.lines().count() > 20 && include_str!("kit.rs").contains(shown), "the page and kit.rs differ");
+}
+
 /// A typical run: two credentials that stay, one whose caller disconnects, one that is void, one that is revoked and undone. Returns the
 /// accounts that callers received, and the one of them that was revoked.
 async fn a_life(process: &Process, told: &parking_lot::Mutex<Vec<String>>, gone: &parking_lot::Mutex<Option<String>>) {
