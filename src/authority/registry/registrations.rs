@@ -90,6 +90,11 @@ impl Authority {
             self.may_change_alone::<admin::ManageUpstreams>(operator, ("upstream", &old.name), Some(&old.environment))?;
         }
         match (&old, read) {
+            (Some((_, now)), 0) if now.retired => {
+                let what = format!("upstream {} was retired, and the name of a retired upstream stays taken", new.name);
+                let no = Refusal::new(Reason::AlreadyExists, what);
+                return Err(Error::Refusal(no.way_out("register it under another name")));
+            }
             (Some((_, now)), 0) => {
                 return Err(Error::Refusal(
                     Refusal::new(

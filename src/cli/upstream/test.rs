@@ -13,8 +13,7 @@ use mayfly_proto::mayfly::v1::{self as pb, upstream_service_client::UpstreamServ
 /// Arguments of `mayfly upstream template`.
 #[derive(Args)]
 pub struct TemplateArgs {
-    /// Kind of the credentials
-    #[arg(value_name = "KIND", value_parser = template_of)]
+    #[arg(value_name = "KIND", value_parser = template_of, help = format!("Kind of the credentials: {}", known_kinds()))]
     template: &'static str,
 }
 
@@ -28,9 +27,12 @@ pub struct TestArgs {
 
 fn template_of(kind: &str) -> Result<&'static str, String> {
     connectors::templates().find(|(name, _)| *name == kind).map(|(_, template)| template).ok_or_else(|| {
-        let known: Vec<&str> = connectors::templates().map(|(name, _)| name).collect();
-        format!("there is a template for: {}", known.join(", "))
+        format!("there is a template for: {}", known_kinds())
     })
+}
+
+fn known_kinds() -> String {
+    connectors::templates().map(|(name, _)| name).collect::<Vec<_>>().join(", ")
 }
 
 /// Prints a registration to start from.
