@@ -239,3 +239,27 @@ pub fn full(now: Millis, revision: Seq) -> GrantParts {
 pub fn grant(parts: GrantParts) -> Grant {
     Grant::for_test(parts)
 }
+
+/// Registrations of tests.
+#[cfg(test)]
+pub mod registration {
+    use crate::connectors::READERS;
+    use mayfly_base::document::SourceFile;
+    use mayfly_ledger::upstream::file;
+    use mayfly_ledger::upstream::registry::Upstream;
+
+    /// Reads a registration; the error has all complaints.
+    pub fn parse(text: &str) -> Result<Upstream, String> {
+        file::parse(&SourceFile::new("u.toml", text), &READERS)
+            .map_err(|wrong| wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+    }
+
+    /// Checks that a registration comes back from the ledger's text, and from the JSON of its section, which is what the wire carries.
+    pub fn comes_back(upstream: &Upstream, text: &str, section: &str) {
+        assert_eq!(Upstream::from_text(&upstream.to_text()).unwrap(), *upstream);
+        let kept = upstream.settings.of(section).unwrap();
+        let mut table: toml::Table = toml::from_str(text).unwrap();
+        table.insert(section.to_owned(), toml::Value::try_from(kept).unwrap());
+        assert_eq!(parse(&toml::to_string(&table).unwrap()).unwrap(), *upstream);
+    }
+}

@@ -26,9 +26,10 @@ pub struct TestArgs {
 }
 
 fn template_of(kind: &str) -> Result<&'static str, String> {
-    connectors::templates().find(|(name, _)| *name == kind).map(|(_, template)| template).ok_or_else(|| {
-        format!("there is a template for: {}", known_kinds())
-    })
+    connectors::templates()
+        .find(|(name, _)| *name == kind)
+        .map(|(_, template)| template)
+        .ok_or_else(|| format!("there is a template for: {}", known_kinds()))
 }
 
 fn known_kinds() -> String {

@@ -246,17 +246,9 @@ fn policy(section: &Section<'_>) -> Option<ScopePolicy> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connectors::READERS;
-    use mayfly_base::document::SourceFile;
-    use mayfly_ledger::upstream::file;
-    use mayfly_ledger::upstream::registry::Upstream;
+    use crate::testing::registration::{comes_back, parse};
 
     const WHOLE: &str = include_str!("template.toml");
-
-    fn parse(text: &str) -> Result<Upstream, String> {
-        file::parse(&SourceFile::new("u.toml", text), &READERS)
-            .map_err(|wrong| wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
-    }
 
     fn settings(text: &str) -> AwsSettings {
         serde_json::from_value(parse(text).unwrap().settings.of("aws").unwrap().clone()).unwrap()
@@ -271,10 +263,7 @@ mod tests {
             (own.sts_url.as_str(), own.iam_url.as_str()),
             ("https://sts.eu-central-1.amazonaws.com/", "https://iam.amazonaws.com/")
         );
-        assert_eq!(Upstream::from_text(&upstream.to_text()).unwrap(), upstream);
-        let mut table: toml::Table = toml::from_str(WHOLE).unwrap();
-        table.insert("aws".to_owned(), toml::Value::try_from(section).unwrap());
-        assert_eq!(parse(&toml::to_string(&table).unwrap()).unwrap(), upstream);
+        comes_back(&upstream, WHOLE, "aws");
     }
 
     #[test]

@@ -286,17 +286,10 @@ fn vendor_scopes(section: &Section<'_>) -> Option<VendorScopes> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connectors::READERS;
-    use mayfly_base::document::SourceFile;
-    use mayfly_ledger::upstream::file;
+    use crate::testing::registration::parse;
     use mayfly_ledger::upstream::registry::Upstream;
 
     const WHOLE: &str = include_str!("template.toml");
-
-    fn parse(text: &str) -> Result<Upstream, String> {
-        file::parse(&SourceFile::new("u.toml", text), &READERS)
-            .map_err(|wrong| wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
-    }
 
     fn uncommented() -> String {
         WHOLE.replace("\n# [federation.exchange]", "\n[federation.exchange]").replace("\n#! ", "\n")

@@ -1,17 +1,10 @@
 //! Tests of the section `[oauth]`: what is read, and what is wrong with it.
 
 use super::*;
-use crate::connectors::READERS;
-use mayfly_base::document::SourceFile;
-use mayfly_ledger::upstream::file;
+use crate::testing::registration::parse;
 use mayfly_ledger::upstream::registry::Upstream;
 
 const WHOLE: &str = include_str!("template.toml");
-
-fn parse(text: &str) -> Result<Upstream, String> {
-    file::parse(&SourceFile::new("u.toml", text), &READERS)
-        .map_err(|wrong| wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
-}
 
 fn settings(text: &str) -> OauthSettings {
     let upstream = parse(text).unwrap_or_else(|wrong| panic!("{wrong}"));

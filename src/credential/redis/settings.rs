@@ -211,17 +211,9 @@ fn pattern(field: &Field<'_>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connectors::READERS;
-    use mayfly_base::document::SourceFile;
-    use mayfly_ledger::upstream::file;
-    use mayfly_ledger::upstream::registry::Upstream;
+    use crate::testing::registration::{comes_back, parse};
 
     const WHOLE: &str = include_str!("template.toml");
-
-    fn parse(text: &str) -> Result<Upstream, String> {
-        file::parse(&SourceFile::new("u.toml", text), &READERS)
-            .map_err(|wrong| wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
-    }
 
     #[test]
     fn the_section_comes_back_from_the_ledger_and_from_its_own_json() {
@@ -229,11 +221,7 @@ mod tests {
         let section = upstream.settings.of("redis").unwrap();
         let settings: RedisSettings = serde_json::from_value(section.clone()).unwrap();
         assert_eq!((settings.admin.as_str(), settings.plaintext), ("mayfly", false));
-        assert_eq!(Upstream::from_text(&upstream.to_text()).unwrap(), upstream);
-        // The wire carries the JSON, which becomes a section again.
-        let mut table: toml::Table = toml::from_str(WHOLE).unwrap();
-        table.insert("redis".to_owned(), toml::Value::try_from(section).unwrap());
-        assert_eq!(parse(&toml::to_string(&table).unwrap()).unwrap(), upstream);
+        comes_back(&upstream, WHOLE, "redis");
     }
 
     #[test]

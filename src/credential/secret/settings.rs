@@ -218,17 +218,11 @@ fn variable_name(field: &Field<'_>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connectors::READERS;
-    use mayfly_base::document::SourceFile;
+    use crate::testing::registration::{comes_back, parse};
     use mayfly_ledger::upstream::file;
     use mayfly_ledger::upstream::registry::Upstream;
 
     const WHOLE: &str = include_str!("template.toml");
-
-    fn parse(text: &str) -> Result<Upstream, String> {
-        file::parse(&SourceFile::new("u.toml", text), &READERS)
-            .map_err(|wrong| wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
-    }
 
     #[test]
     fn the_section_comes_back_from_the_ledger_and_from_its_own_json() {
@@ -237,10 +231,7 @@ mod tests {
         let settings: SecretSettings = serde_json::from_value(section.clone()).unwrap();
         assert_eq!((settings.release, settings.header.as_deref()), (SecretRelease::Grant, Some("authorization")));
         assert_eq!(upstream.rotation, Some(90 * 86_400));
-        assert_eq!(Upstream::from_text(&upstream.to_text()).unwrap(), upstream);
-        let mut table: toml::Table = toml::from_str(WHOLE).unwrap();
-        table.insert("secret".to_owned(), toml::Value::try_from(section).unwrap());
-        assert_eq!(parse(&toml::to_string(&table).unwrap()).unwrap(), upstream);
+        comes_back(&upstream, WHOLE, "secret");
     }
 
     #[test]

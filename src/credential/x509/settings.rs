@@ -157,17 +157,9 @@ fn dns_name(field: &Field<'_>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connectors::READERS;
-    use mayfly_base::document::SourceFile;
-    use mayfly_ledger::upstream::file;
-    use mayfly_ledger::upstream::registry::Upstream;
+    use crate::testing::registration::{comes_back, parse};
 
     const WHOLE: &str = include_str!("template.toml");
-
-    fn parse(text: &str) -> Result<Upstream, String> {
-        file::parse(&SourceFile::new("u.toml", text), &READERS)
-            .map_err(|wrong| wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
-    }
 
     #[test]
     fn the_section_comes_back_from_the_ledger_and_from_its_own_json() {
@@ -175,10 +167,7 @@ mod tests {
         let section = upstream.settings.of("x509").unwrap();
         let settings: X509Settings = serde_json::from_value(section.clone()).unwrap();
         assert_eq!(settings.grants.len(), 2);
-        assert_eq!(Upstream::from_text(&upstream.to_text()).unwrap(), upstream);
-        let mut table: toml::Table = toml::from_str(WHOLE).unwrap();
-        table.insert("x509".to_owned(), toml::Value::try_from(section).unwrap());
-        assert_eq!(parse(&toml::to_string(&table).unwrap()).unwrap(), upstream);
+        comes_back(&upstream, WHOLE, "x509");
     }
 
     #[test]
