@@ -6,11 +6,15 @@ use mayfly_ledger::upstream::access::{AccessError, AccessQuery, GrantedAccess, o
 use mayfly_ledger::upstream::registry::{Kind, Upstream};
 
 impl Decider {
-    /// The access of one credential; `None` for kinds that mayfly makes itself. What cannot be described is refused, since a policy that
-    /// looks for an access would not find it.
+    /// The access of one credential; `None` for tokens of mayfly itself. What cannot be described is refused, since a policy that looks for an
+    /// access would not find it. `None` also for a kind that this server does not make: policy decides first, so that those who may not have
+    /// the kind do not learn that, and nothing is issued afterwards, whatever policy says.
     pub fn access_of(&self, query: &AccessQuery<'_>) -> Result<Option<Box<GrantedAccess>>, Error> {
-        let access = of_credential(&*self.access, query).map_err(|no| refused(query.upstream, &no))?;
-        Ok(access.map(Box::new))
+        match of_credential(&*self.access, query) {
+            Ok(access) => Ok(access.map(Box::new)),
+            Err(AccessError::NotServed) => Ok(None),
+            Err(no) => Err(refused(query.upstream, &no)),
+        }
     }
 
     /// The access that the credentials of a task can give together at one of its upstreams. `kinds`: those that the task names, by their
