@@ -257,7 +257,6 @@ mod tests {
     #[test]
     fn the_section_comes_back_from_the_ledger_and_from_its_own_json() {
         let upstream = parse(WHOLE).unwrap();
-        let section = upstream.settings.of("aws").unwrap();
         let own = settings(WHOLE);
         assert_eq!(
             (own.sts_url.as_str(), own.iam_url.as_str()),

@@ -219,7 +219,6 @@ fn variable_name(field: &Field<'_>) -> Option<String> {
 mod tests {
     use super::*;
     use crate::testing::registration::{comes_back, parse};
-    use mayfly_ledger::upstream::file;
     use mayfly_ledger::upstream::registry::Upstream;
 
     const WHOLE: &str = include_str!("template.toml");
