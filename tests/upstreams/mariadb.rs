@@ -44,7 +44,8 @@ const KEEPER: &str = r#"mariadbd --defaults-file="$0/my.cnf" >/dev/null 2>&1 & s
 cat >/dev/null; kill -KILL $server; wait $server; rm -rf "$0""#;
 
 impl MariaDb {
-    fn start() -> MariaDb {
+    /// Starts a server. [`mariadb`] has the one that tests share.
+    pub fn start() -> MariaDb {
         let dir = tempfile::Builder::new().prefix("mayfly-mariadb-").tempdir().unwrap().keep();
         if rustix::process::geteuid().is_root() {
             std::os::unix::fs::chown(&dir, Some(65534), Some(65534)).unwrap();

@@ -128,6 +128,34 @@ fn revoking_ends_a_session_of_mysql_within_a_second_and_drops_what_acts_for_the_
     server.sql("INSERT INTO team_a.mine VALUES (5)");
 }
 
+/// A prepared transaction outlives session and user, and anybody may commit it.
+#[test]
+fn a_lease_of_mysql_stays_open_while_a_transaction_is_prepared() {
+    if mariadb().is_none() {
+        return;
+    }
+    // A server of its own: the transaction could be of any user of the server.
+    let server = &MariaDb::start();
+    let rig = rig(server, "myprepared", "");
+    let task = rig.open("myprepared");
+    let issued = rig.exchange(wanted_of(KIND, "myprepared", &task, "orders:write", "one")).unwrap();
+    let prepare =
+        "XA START 'left'; UPDATE orders.orders SET what = 'another book' WHERE id = 1; XA END 'left'; XA PREPARE 'left'";
+    sql(server, &login(&issued), prepare).unwrap();
+    rig.operated(&["revoke", "--credential", &issued.credential_id, "--reason", "a test"]);
+    let pending = || rig.leases("myprepared", pb::UpstreamState::Pending).into_values().next();
+    until("the transaction is told of", || {
+        pending().is_some_and(|lease| lease.last_error.contains("XA ROLLBACK X'6C656674',X'',1"))
+    });
+    assert!(server.users_of("myprepared").is_empty(), "the user is gone all the same");
+    server.sql("XA ROLLBACK X'6C656674',X'',1");
+    if let Some(lease) = pending() {
+        rig.operate(&["lease", "retry", &lease.lease_id]);
+    }
+    assert_eq!(settled(&rig, server, "myprepared"), 0);
+    assert_eq!(server.sql("SELECT what FROM orders.orders WHERE id = 1"), ["a book"]);
+}
+
 #[test]
 fn a_lease_of_mysql_is_undone_after_its_registration_was_retired() {
     let Some(server) = mariadb() else { return };

@@ -113,6 +113,118 @@ fn what_a_login_made_can_be_given_to_another_role() {
     assert_eq!(owner, ["orders_owner"]);
 }
 
+/// A function may have the rights of its owner, and a view reads with them: an heir of both would give a later credential its rights.
+#[test]
+fn an_heir_gets_tables_and_nothing_that_runs_with_its_rights() {
+    let Some(cluster) = cluster() else { return };
+    cluster.sql(
+        "orders",
+        "CREATE TABLE public.salaries (n int); INSERT INTO public.salaries VALUES (1000000); \
+         ALTER TABLE public.salaries OWNER TO orders_owner",
+    );
+    let rig = Rig::of("trap", &plain(cluster), "plaintext = true\nreassign_to = \"orders_owner\"");
+    let task = rig.open("trap");
+    let write = login(&rig.exchange(wanted("trap", &task, "orders:write", "one")).unwrap());
+    let trap = "CREATE FUNCTION public.trap(q text) RETURNS text LANGUAGE plpgsql SECURITY DEFINER AS \
+         'DECLARE r text; BEGIN EXECUTE q INTO r; RETURN r; END'; \
+         CREATE FUNCTION public.trap_row() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; \
+         CREATE TABLE public.trap_kept (id int); INSERT INTO public.trap_kept VALUES (7); \
+         CREATE TRIGGER trap_trigger BEFORE INSERT ON public.trap_kept FOR EACH ROW EXECUTE FUNCTION public.trap_row(); \
+         CREATE VIEW public.trap_view AS SELECT public.trap(''SELECT 1''::text) AS one; \
+         CREATE MATERIALIZED VIEW public.trap_stored AS SELECT * FROM public.trap_view; \
+         CREATE VIEW public.\"od\"\"d; trap\" AS SELECT * FROM public.trap_stored; \
+         CREATE RULE trap_rule AS ON DELETE TO public.trap_kept DO INSTEAD NOTHING; SELECT lo_create(0)";
+    psql(cluster, &write, "orders", &trap.replace("''SELECT 1''", "'SELECT 1'")).unwrap();
+    assert!(psql(cluster, &write, "orders", "SELECT public.trap('SELECT n FROM public.salaries')").is_err());
+    rig.complete(&task);
+    assert!(rig.settled(cluster, "trap", "completed").is_empty());
+    let left = "SELECT (SELECT count(*) FROM pg_proc WHERE proname LIKE '%trap%') \
+         + (SELECT count(*) FROM pg_class WHERE relname LIKE '%trap%' AND relkind IN ('v', 'm')) \
+         + (SELECT count(*) FROM pg_trigger WHERE tgname = 'trap_trigger') + (SELECT count(*) FROM pg_rewrite WHERE rulename = 'trap_rule')";
+    assert_eq!(cluster.sql("orders", left), ["0"]);
+    assert_eq!(cluster.sql("orders", "SELECT tableowner FROM pg_tables WHERE tablename = 'trap_kept'"), ["orders_owner"]);
+    assert_eq!(cluster.sql("orders", "SELECT id FROM public.trap_kept"), ["7"]);
+    let owned = "SELECT count(*) > 0 FROM pg_largeobject_metadata WHERE lomowner = 'orders_owner'::regrole";
+    assert_eq!(cluster.sql("orders", owned), ["t"], "a large object is data, and is kept");
+}
+
+/// More objects than PostgreSQL can lock at once.
+#[test]
+fn a_role_with_very_many_objects_goes_away() {
+    let Some(cluster) = cluster() else { return };
+    let rig = Rig::of("many", &plain(cluster), "plaintext = true");
+    let task = rig.open("many");
+    let write = login(&rig.exchange(wanted("many", &task, "orders:write", "one")).unwrap());
+    for part in 0..4 {
+        psql(cluster, &write, "orders", "SELECT count(lo_create(0)) FROM generate_series(1, 5000)").unwrap();
+        let tables = "DO 'BEGIN FOR n IN 1..300 LOOP EXECUTE format(''CREATE TABLE public.many_PART_%s (id serial PRIMARY KEY, t text)'', n); \
+             END LOOP; END'";
+        psql(cluster, &write, "orders", &tables.replace("PART", &part.to_string())).unwrap();
+    }
+    rig.complete(&task);
+    assert!(rig.settled(cluster, "many", "completed").is_empty());
+    assert_eq!(cluster.sql("orders", "SELECT count(*) FROM pg_class WHERE relname LIKE 'many%'"), ["0"]);
+}
+
+/// A member of a role may set its password: a login that nobody would take back.
+#[test]
+fn no_login_is_a_member_of_a_role_that_may_log_in() {
+    let Some(cluster) = cluster() else { return };
+    cluster.sql(
+        "postgres",
+        "CREATE ROLE app LOGIN; CREATE ROLE app_group; GRANT app TO app_group; \
+         GRANT app, app_group TO mayfly WITH ADMIN OPTION; CREATE ROLE readers; GRANT readers TO mayfly WITH ADMIN OPTION",
+    );
+    let target = plain(cluster);
+    let head = registration("members", &target, "plaintext = true").split("[[postgres.grants]]").next().unwrap().to_owned();
+    let grant =
+        |scope: &str, role: &str| format!("[[postgres.grants]]\nscope = \"{scope}\"\non = \"roles\"\nnames = [\"{role}\"]\n");
+    let mut rig = Rig::new(&[("members", head + &grant("orders:read", "readers") + &grant("orders:write", "app_group"))]);
+    rig.secret("members", &target, ADMIN_PASSWORD);
+    rig.start();
+    let task = rig.open("members");
+    let no = rig.exchange(wanted("members", &task, "orders:write", "one")).unwrap_err();
+    assert!(no.message().contains("may log in") && no.message().contains("NOLOGIN"), "{no:?}");
+    let read = login(&rig.exchange(wanted("members", &task, "orders:read", "two")).unwrap());
+    assert_eq!(psql(cluster, &read, "orders", "SELECT pg_has_role('readers', 'MEMBER')").unwrap(), "t");
+    rig.complete(&task);
+    assert!(rig.settled(cluster, "members", "completed").is_empty());
+}
+
+/// Anybody who is connected may take any advisory lock.
+#[test]
+fn no_lock_that_a_login_may_take_holds_up_the_others() {
+    let Some(cluster) = cluster() else { return };
+    let rig = Rig::of("locker", &plain(cluster), "plaintext = true");
+    let task = rig.open("locker");
+    let read = login(&rig.exchange(wanted("locker", &task, "orders:read", "one")).unwrap());
+    let mut session = cluster.psql(&read.user, &read.password, "orders");
+    let locks = [
+        "SELECT pg_advisory_lock(hashtext('mayfly'), 0)",
+        "LOCK TABLE public.orders IN ACCESS SHARE MODE",
+        "SELECT pg_sleep(600)",
+    ];
+    let mut session = session.args(["-c", &locks.join("; ")]).stderr(Stdio::null()).spawn().unwrap();
+    let sleeps = format!("SELECT count(*) FROM pg_stat_activity WHERE usename = '{}' AND wait_event = 'PgSleep'", read.user);
+    until("the session holds its locks", || cluster.sql("postgres", &sleeps) == ["1"]);
+    let other = rig.exchange(wanted("locker", &task, "orders:write", "two")).unwrap();
+    rig.operated(&[
+        "revoke",
+        "--credential",
+        &other.credential_id,
+        "--reason",
+        "a test",
+        "--wait",
+        "--at-upstreams",
+        "--timeout",
+        "30s",
+    ]);
+    assert_eq!(cluster.roles_of("locker").len(), 1);
+    rig.complete(&task);
+    assert!(!session.wait().unwrap().success());
+    assert!(rig.settled(cluster, "locker", "completed").is_empty());
+}
+
 /// Privileges that come without one on columns: `DROP OWNED` alone cannot take them back.
 #[test]
 fn a_login_with_a_sequence_or_with_delete_only_goes_away() {

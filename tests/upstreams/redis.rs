@@ -1,10 +1,12 @@
 //! A Redis server of the tests, and the life of a login to it: made, used, revoked.
 
 use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use mayfly::pb::mayfly::v1 as pb;
@@ -271,6 +273,58 @@ fn revoking_ends_a_session_of_redis_within_a_second() {
     assert!(cli(server, &write, &["PING"]).contains("WRONGPASS"), "no new session");
     assert_eq!(settled(&rig, server, "rdended"), 0);
     assert_eq!(server.sessions_of(&write.user), 0);
+}
+
+/// A user of Redis may open as many sessions as the server takes.
+#[test]
+fn a_user_of_redis_is_undone_while_it_holds_every_session_of_the_server() {
+    if redis().is_none() {
+        return;
+    }
+    // A server of its own, which takes few sessions.
+    let server = &RedisServer::start();
+    let rig = rig(server, "rdfull");
+    let task = rig.open("rdfull");
+    let issued = rig.exchange(wanted_of(KIND, "rdfull", &task, "orders:write", "one")).unwrap();
+    let write = login(&issued);
+    server.admin(&["CONFIG", "SET", "maxclients", "30"]);
+    let (stop, used) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        let flood = || {
+            while !stop.load(Ordering::SeqCst) {
+                let Ok(mut session) = std::net::TcpStream::connect(("127.0.0.1", server.port)) else { continue };
+                session.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+                let mut answer = [0; 64];
+                let mut ask = |text: &str| {
+                    let sent = session.write_all(text.as_bytes());
+                    sent.and_then(|()| session.read(&mut answer)).is_ok_and(|n| n > 0 && matches!(answer[0], b'+' | b'$'))
+                };
+                if !ask(&format!("AUTH {} {}\r\n", write.user, write.password)) {
+                    continue;
+                }
+                while !stop.load(Ordering::SeqCst) && ask("GET shop:1\r\n") {
+                    used.fetch_add(1, Ordering::SeqCst);
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+            }
+        };
+        (0..60).for_each(|_| drop(scope.spawn(flood)));
+        let full = || cli(server, &write, &["PING"]).contains("max number of clients");
+        until("the server takes no more", || full() && used.load(Ordering::SeqCst) > 0);
+        rig.operated(&["revoke", "--credential", &issued.credential_id, "--reason", "a test"]);
+        let gone = || rig.leases("rdfull", pb::UpstreamState::Pending).is_empty() && rig.active("rdfull").is_empty();
+        let began = Watch::start();
+        while !gone() && began.elapsed() < PATIENCE {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let (took, before) = (began.elapsed(), used.load(Ordering::SeqCst));
+        std::thread::sleep(Duration::from_millis(200));
+        let after = used.load(Ordering::SeqCst);
+        stop.store(true, Ordering::SeqCst);
+        assert!(took < PATIENCE, "the lease did not close beside the flood");
+        assert_eq!(before, after, "the user reads nothing any more");
+    });
+    assert!(server.users_of("rdfull").is_empty());
 }
 
 #[test]

@@ -54,6 +54,15 @@ pub const POSTGRES_SESSIONS_LOOKS: u32 = 100;
 pub const POSTGRES_NAME_BYTES: usize = 63;
 /// Longest name of a table or signature of a function in a registration, bytes: a schema, a name, quotes, and some argument types.
 pub const POSTGRES_OBJECT_BYTES: usize = 512;
+/// Databases whose turns are remembered, as long as nobody waits for them. More databases than one server of mayfly has.
+pub const POSTGRES_TURNS: usize = 1_024;
+/// Large objects of a role that one statement drops. Each takes a place in PostgreSQL's table of locks, which has 6,400 places by default.
+pub const POSTGRES_LARGE_OBJECTS: i64 = 500;
+/// Tables, views and routines of a role that one transaction drops. Each takes some places in the table of locks: a table has indexes, and a
+/// table for long values with an index of its own.
+pub const POSTGRES_OBJECTS: i64 = 200;
+/// Steps of that kind in one attempt to drop a role. The lease is tried again for the rest.
+pub const POSTGRES_STEPS: usize = 1_000;
 /// Databases of one server in which an attempt to drop a role clears what the role owns. The lease is tried again for the rest.
 pub const POSTGRES_DATABASES: usize = 16;
 /// Attempts to create a role whose transaction somebody else's change of the same privileges ended. mayfly's own wait for each other; an
@@ -181,6 +190,8 @@ pub const MYSQL_PACKET_BYTES: usize = 4 * 1024 * 1024;
 pub const MYSQL_SESSIONS_LOOK_MS: u64 = 50;
 /// Looks at the sessions of a user that is being dropped, in one attempt: 5 s. The lease is tried again after that.
 pub const MYSQL_SESSIONS_LOOKS: u32 = 100;
+/// Looks for transactions that stay prepared, a second: a program that coordinates transactions commits within less.
+pub const MYSQL_PREPARED_LOOKS: u32 = 20;
 /// Looks at the sessions of a user before it is dropped, half a second: most sessions have ended by then.
 pub const MYSQL_SESSIONS_FIRST_LOOKS: u32 = 10;
 /// Longest name of a database, a table or a routine, characters: the limit of MySQL and MariaDB.
@@ -198,6 +209,8 @@ pub const MYSQL_OBJECTS: usize = 500;
 pub const REDIS_COMMAND_MS: u64 = 5_000;
 /// Most bytes of one command's answer from a Redis server: the list of the sessions of 60,000 clients.
 pub const REDIS_ANSWER_BYTES: u64 = 32 * 1024 * 1024;
+/// Sessions that are kept open for undoing, one for each Redis server: more servers than one server of mayfly has.
+pub const REDIS_RESERVES: usize = 256;
 /// Pause between two looks at the sessions of a user that is being deleted, milliseconds. Redis ends a session at once.
 pub const REDIS_SESSIONS_LOOK_MS: u64 = 50;
 /// Looks at the sessions of a user that is being deleted, in one attempt: 2 s. The lease is tried again after that.

@@ -1,12 +1,12 @@
 //! The network address of an upstream.
 //!
 //! Mayfly connects only to the host that a registration names, and only to addresses that a database or a service of an organization can
-//! have. A name that resolves to this host itself is refused unless the registration says so with `localhost` or a loopback address: a
+//! have. A name that resolves to a loopback address is refused unless the registration says so with `localhost` or a loopback address: a
 //! registration could otherwise reach services that listen on loopback because they trust everybody there. Addresses of the link are refused
 //! always, because cloud providers serve machine credentials at 169.254.169.254 and fe80::/10. No connector follows a redirect.
 
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use mayfly_base::limits;
@@ -136,9 +136,18 @@ impl UpstreamAddress {
     }
 }
 
-/// An IPv4 address that is written as an IPv6 address counts as what it is.
+/// An IPv4 address that is written as an IPv6 address counts as what it is: mapped (RFC 4291, section 2.5.5.2), compatible (2.5.5.1), or
+/// translated by NAT64 under its well-known prefix (RFC 6052, section 2.1).
 fn canonical(address: IpAddr) -> IpAddr {
-    address.to_canonical()
+    let IpAddr::V6(v6) = address.to_canonical() else { return address.to_canonical() };
+    match v6.segments() {
+        // `::` and `::1` are addresses of IPv6.
+        [0, 0, 0, 0, 0, 0, 0, 0..=1] => IpAddr::V6(v6),
+        [0, 0, 0, 0, 0, 0, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
+            Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)).into()
+        }
+        _ => IpAddr::V6(v6),
+    }
 }
 
 /// Why an address may not be connected to.
@@ -187,6 +196,10 @@ mod tests {
         for bad in [
             "169.254.169.254",
             "::ffff:169.254.169.254",
+            "64:ff9b::169.254.169.254",
+            "::169.254.169.254",
+            "64:ff9b::127.0.0.1",
+            "::127.0.0.1",
             "fe80::1",
             "febf::1",
             "fd00:ec2::254",
@@ -202,7 +215,7 @@ mod tests {
         ] {
             assert!(refused(bad, false), "{bad}");
         }
-        for good in ["10.0.0.5", "192.168.1.1", "203.0.113.7", "fd12:3456::1", "2001:db8::1"] {
+        for good in ["64:ff9b::10.0.0.5", "10.0.0.5", "192.168.1.1", "203.0.113.7", "fd12:3456::1", "2001:db8::1"] {
             assert!(!refused(good, false), "{good}");
             assert!(refused(good, true), "{good} is not loopback");
         }

@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 use super::problem::MyProblem;
 use super::session::{Dialect, MySession};
 use super::settings::{MysqlSettings, PrivilegeGrant};
+use super::undo::prepared;
 use super::verifier;
 use crate::database::problem::NotMade;
 
@@ -59,7 +60,9 @@ pub async fn make(
     let grants = settings.granted(scopes).map_err(|no| MyProblem::new("reading the registration", no))?;
     can_undo(session, &grants).await?;
     can_see_users(session, user.name, &settings.from_host).await?;
-    let account = format!("'{}'@'{}'", user.name, settings.from_host);
+    // Undoing looks for prepared transactions.
+    prepared(session).await?;
+    let account = format!("'{}'@'{}'", user.name, account_host(&settings.from_host));
     if session.number("taking the lock of the user", LOCK, (user.name,)).await? != Some(1) {
         return Err(MyProblem::new("taking the lock of the user", "another session makes the same user").into());
     }
@@ -146,10 +149,15 @@ async fn can_see_users(session: &mut MySession, name: &str, host: &str) -> Resul
     users(session, name, host).await.map(|_| ())
 }
 
+/// The host of an account, as the server keeps it: in lower case.
+pub fn account_host(host: &str) -> String {
+    host.to_ascii_lowercase()
+}
+
 /// How many accounts there are of this name and host.
 pub async fn users(session: &mut MySession, name: &str, host: &str) -> Result<u64, MyProblem> {
     let own = session.shown_account();
-    let found = session.number("looking for the user", USERS, (name, host)).await;
+    let found = session.number("looking for the user", USERS, (name, account_host(host))).await;
     let found = found.map_err(|p| p.lacking(|| format!("GRANT SELECT (User, Host) ON mysql.user TO {own}")))?;
     found.ok_or_else(|| MyProblem::new("looking for the user", "the server gave no answer"))
 }

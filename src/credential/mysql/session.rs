@@ -103,6 +103,15 @@ impl MySession {
         within(step, self.conn.exec(statement, parameters.into())).await
     }
 
+    /// Executes a statement without parameters that the server does not prepare, and returns its rows.
+    pub async fn text_rows<T: FromRow + Send + 'static>(
+        &mut self,
+        step: &'static str,
+        statement: &str,
+    ) -> Result<Vec<T>, MyProblem> {
+        within(step, self.conn.query(statement)).await
+    }
+
     /// The number in the first column of the only row.
     pub async fn number(
         &mut self,

@@ -1,12 +1,15 @@
 //! Undoing a user: the session that makes it is ended, no login any more, its sessions ended, the stored objects that it made dropped, the
 //! user dropped, what is left of its sessions ended, and the absence of all of them looked up.
 //!
+//! A transaction that a session prepared (`XA PREPARE`) outlives the session and the user, and any user may commit it. The server does not say
+//! whose it is. So a lease does not close while a transaction stays prepared: an operator ends it, and sees which.
+//!
 //! Each step can be repeated, and each attempt begins with the first: an attempt that was interrupted, or that runs beside another
 //! replica's, does no harm. A user that does not exist is undone.
 
 use std::time::Duration;
 
-use super::make::{quoted, users};
+use super::make::{account_host, quoted, users};
 use super::problem::{CANNOT_USER, MyProblem, NO_SUCH_THREAD};
 use super::session::MySession;
 use super::settings::MysqlTerms;
@@ -39,12 +42,12 @@ pub struct OldMysqlUser<'a> {
 
 impl OldMysqlUser<'_> {
     fn account(&self) -> String {
-        format!("'{}'@'{}'", self.name, self.terms.from_host)
+        format!("'{}'@'{}'", self.name, account_host(&self.terms.from_host))
     }
 
     /// As the server writes the definer of an object.
     fn definer(&self) -> String {
-        format!("{}@{}", self.name, self.terms.from_host)
+        format!("{}@{}", self.name, account_host(&self.terms.from_host))
     }
 }
 
@@ -70,10 +73,45 @@ pub async fn undo(session: &mut MySession, user: &OldMysqlUser<'_>) -> Result<()
     // A login that was under way when the account was locked is a session by now.
     for _ in 0..limits::MYSQL_SESSIONS_LOOKS {
         if end_sessions(session, user.name).await? {
-            return drop_objects(session, user).await;
+            drop_objects(session, user).await?;
+            return none_prepared(session).await;
         }
     }
     Err(not_ended("ending the sessions of the user", user.name))
+}
+
+/// Looks until each transaction that was prepared at the first look has ended: those of programs end within moments.
+async fn none_prepared(session: &mut MySession) -> Result<(), MyProblem> {
+    let mut first = prepared(session).await?;
+    for _ in 0..limits::MYSQL_PREPARED_LOOKS {
+        if first.is_empty() {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(limits::MYSQL_SESSIONS_LOOK_MS)).await;
+        let now = prepared(session).await?;
+        first.retain(|one| now.contains(one));
+    }
+    let Some(one) = first.first() else { return Ok(()) };
+    let said = "a transaction stays prepared, perhaps one of the user, and any user may commit it";
+    Err(MyProblem::new(PREPARED, said)
+        .mended_by(format!("XA ROLLBACK {one}, or XA COMMIT {one} if a program of yours has prepared it")))
+}
+
+const PREPARED: &str = "looking for prepared transactions";
+
+/// The transactions that are prepared, as statements name them.
+pub async fn prepared(session: &mut MySession) -> Result<Vec<String>, MyProblem> {
+    let found = session.text_rows::<(i64, usize, usize, Vec<u8>)>(PREPARED, "XA RECOVER").await;
+    // MySQL has a privilege for it, MariaDB none.
+    let found = lacking(found, session, "XA_RECOVER_ADMIN")?;
+    let hex = |bytes: &[u8]| format!("X'{}'", data_encoding::HEXUPPER.encode(bytes));
+    let name = |(format, global, branch, data): (i64, usize, usize, Vec<u8>)| {
+        let (global, rest) = data.split_at_checked(global)?;
+        let branch = rest.get(..branch)?;
+        Some(format!("{},{},{format}", hex(global), hex(branch)))
+    };
+    let named: Option<Vec<String>> = found.into_iter().map(name).collect();
+    named.ok_or_else(|| MyProblem::new(PREPARED, "the server's list of them cannot be read"))
 }
 
 /// Whether neither the user, nor a session of it, nor an object that acts for it exists.
@@ -85,7 +123,7 @@ pub async fn is_gone(session: &mut MySession, user: &OldMysqlUser<'_>) -> Result
     Ok(open.is_empty() && objects(session, user).await?.is_empty())
 }
 
-fn lacking(done: Result<(), MyProblem>, session: &MySession, privilege: &str) -> Result<(), MyProblem> {
+fn lacking<T>(done: Result<T, MyProblem>, session: &MySession, privilege: &str) -> Result<T, MyProblem> {
     done.map_err(|p| p.lacking(|| format!("GRANT {privilege} ON *.* TO {}", session.shown_account())))
 }
 

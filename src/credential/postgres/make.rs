@@ -59,9 +59,10 @@ const MISSING: &str = "SELECT sort, privilege, object FROM unnest($1::text[], $2
 const NO_CONNECT: &str = "SELECT CASE WHEN NOT has_database_privilege($1::name, current_database(), 'CONNECT') \
      THEN current_database()::text END";
 
-/// Roles by which the holder could make logins that outlive the credential, or leave the database.
+/// Roles by which the holder could make logins that outlive the credential, or leave the database. A member may set its role's password, so
+/// a role that may log in is a login that nobody takes back.
 const POWERFUL: &str = "SELECT given.rolname::text FROM pg_roles AS given, pg_roles AS power WHERE given.rolname = ANY($1::text[]) \
-     AND (power.rolsuper OR power.rolcreaterole OR power.rolreplication OR power.rolname IN \
+     AND (power.rolcanlogin OR power.rolsuper OR power.rolcreaterole OR power.rolreplication OR power.rolname IN \
        ('pg_execute_server_program', 'pg_read_server_files', 'pg_write_server_files')) \
      AND pg_has_role(given.oid, power.oid, 'MEMBER') LIMIT 1";
 
@@ -107,12 +108,22 @@ pub async fn make(
 ) -> Result<(), NotMade<SqlState>> {
     let grants: Vec<&ScopeGrant> = granted.iter().collect();
     let roles: Vec<&str> = grants.iter().filter(|g| g.on == "roles").flat_map(|g| g.names.iter().map(String::as_str)).collect();
-    session.begin("beginning a transaction").await?;
+    if granted.iter().any(|grant| grant.privileges.iter().any(|privilege| privilege == "TRIGGER")) {
+        let why = "the registration grants TRIGGER, and PostgreSQL does not record who made a trigger, so it would stay";
+        return Err(PgProblem::new("looking at the privileges", why)
+            .mended_by("leave TRIGGER out of the registration".to_owned())
+            .into());
+    }
+    let _turn = session.begin("beginning a transaction").await?;
     if let Some(row) = session.rows("looking at the roles to be granted", POWERFUL, &[(&roles, Type::TEXT_ARRAY)]).await?.first()
     {
         let name: String = row.try_get(0).unwrap_or_default();
-        let why = format!("role {name:?} could make other logins or leave the database, so no credential gets it");
-        return Err(PgProblem::new("looking at the roles to be granted", why).into());
+        let why = format!("role {name:?} may log in, or could make other logins or leave the database, so no credential gets it");
+        let mend = format!(
+            "a role without LOGIN that has the rights, and is a member of no such role: ALTER ROLE {} NOLOGIN",
+            shown(&name)
+        );
+        return Err(PgProblem::new("looking at the roles to be granted", why).mended_by(mend).into());
     }
     create(session, settings, !roles.is_empty(), role).await?;
     let rows = GrantRows::of(&grants);

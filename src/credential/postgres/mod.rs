@@ -25,7 +25,7 @@ use zeroize::Zeroizing;
 
 use self::make::NewRole;
 use self::problem::PgProblem;
-use self::session::{PgLogin, PgSession};
+use self::session::{PgLogin, PgSession, PgTurns};
 use self::settings::{PostgresSettings, PostgresTerms, place};
 use self::undo::OldRole;
 use crate::access::UpstreamAccess;
@@ -46,13 +46,14 @@ use mayfly_verify::seq::Millis;
 /// The line of the kind in the table of connectors.
 pub const ENTRY: ConnectorEntry = ConnectorEntry {
     settings: SettingsReader { kind: Kind::Postgres, read: settings::read },
-    build: |access| Arc::new(PostgresConnector { access }),
+    build: |access| Arc::new(PostgresConnector { access, turns: PgTurns::default() }),
     template: include_str!("template.toml"),
 };
 
 /// The connector.
 struct PostgresConnector {
     access: UpstreamAccess,
+    turns: PgTurns,
 }
 
 /// The name of a credential's role: 33 characters that need no quotes.
@@ -70,7 +71,8 @@ impl PostgresConnector {
         let password = own_password(&self.access, upstream, &terms.target).await?;
         let database = database.unwrap_or(own);
         let login = PgLogin { address: &address, database, user: &terms.admin, password, plaintext: terms.plaintext, upstream };
-        PgSession::open(&self.access, login).await
+        let turn = self.turns.of(format!("{}:{}/{database}", address.host, address.port));
+        Ok(PgSession::open(&self.access, login).await?.in_turn(turn))
     }
 
     /// As [`PostgresConnector::admin`]. If the database of the target was dropped, another one of the same server serves for undoing.

@@ -1,5 +1,6 @@
 //! A session at PostgreSQL.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -12,6 +13,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::task::JoinHandle;
 use tokio_postgres::config::{ChannelBinding as Binding, SslMode};
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
@@ -46,6 +48,23 @@ pub struct PgLogin<'a> {
 pub struct PgSession {
     client: Client,
     driver: ConnectionDriver,
+    turn: Arc<Mutex<()>>,
+}
+
+/// The turns of mayfly's own sessions at changing privileges, by server and database.
+#[derive(Default)]
+pub struct PgTurns(parking_lot::Mutex<HashMap<String, Arc<Mutex<()>>>>);
+
+impl PgTurns {
+    /// The turn at one database.
+    pub fn of(&self, database: String) -> Arc<Mutex<()>> {
+        let mut turns = self.0.lock();
+        // Turns that nobody waits for are forgotten, so that the map does not grow with databases that are gone.
+        if turns.len() >= limits::POSTGRES_TURNS {
+            turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+        }
+        turns.entry(database).or_default().clone()
+    }
 }
 
 /// The task that moves the bytes of a session. The connection is closed when it is dropped.
@@ -92,7 +111,7 @@ impl PgSession {
         let failed =
             |e: tokio_postgres::Error| PgProblem::of("logging in", &e).of_login(login.user, login.database, login.upstream);
         let (client, driver) = connected.await.map_err(|_| slow())?.map_err(failed)?;
-        let session = PgSession { client, driver: ConnectionDriver(driver) };
+        let session = PgSession { client, driver: ConnectionDriver(driver), turn: Arc::default() };
         session.run("setting the limits of the session", &limits_of_session()).await?;
         Ok(session)
     }
@@ -102,12 +121,18 @@ impl PgSession {
         self.client.batch_execute(statements).await.map_err(|e| PgProblem::of(step, &e))
     }
 
-    /// Begins a transaction that changes privileges. There is one at a time in each database: PostgreSQL refuses the second of two concurrent
-    /// changes of the privileges of one table ("tuple concurrently updated"). A transaction that stalls, for example because mayfly was killed,
-    /// holds up the others for `limits::POSTGRES_IDLE_MS` at most: then PostgreSQL ends it.
-    pub async fn begin(&self, step: &'static str) -> Result<(), PgProblem> {
+    /// With the turn at its database, for [`PgSession::begin`].
+    pub fn in_turn(self, turn: Arc<Mutex<()>>) -> PgSession {
+        PgSession { turn, ..self }
+    }
+
+    /// Begins a transaction that changes privileges. One runs at a time in each database, for as long as the result lives: PostgreSQL refuses
+    /// the second of two concurrent changes of the privileges of one table ("tuple concurrently updated"), and such a change by somebody else
+    /// is tried again. A lock of the database would not do: any role may take an advisory lock, and so hold up every making and undoing.
+    pub async fn begin(&self, step: &'static str) -> Result<OwnedMutexGuard<()>, PgProblem> {
+        let turn = self.turn.clone().lock_owned().await;
         self.run(step, "BEGIN").await?;
-        self.rows(step, "SELECT pg_advisory_xact_lock(hashtext('mayfly'), 0)", &[]).await.map(|_| ())
+        Ok(turn)
     }
 
     /// Executes one statement with parameters.
@@ -147,7 +172,7 @@ impl PgSession {
 
     /// Says goodbye, so that the server's log has no broken connection.
     pub async fn close(self) {
-        let PgSession { client, mut driver } = self;
+        let PgSession { client, mut driver, turn: _ } = self;
         drop(client);
         let _ = tokio::time::timeout(Duration::from_millis(limits::POSTGRES_SESSIONS_LOOK_MS), &mut driver.0).await;
     }

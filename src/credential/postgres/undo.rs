@@ -1,6 +1,9 @@
 //! Undoing a role: no login any more, its sessions ended, what it owns reassigned or dropped in every database, the role dropped, and the
 //! absence of both looked up.
 //!
+//! What others would run by an heir's rights is dropped before the rest is given to the heir: a function may have the rights of its owner, and
+//! a view reads with them, so a credential could otherwise leave itself the heir's rights.
+//!
 //! Each step can be repeated, and each attempt begins with the first: an attempt that was interrupted, or that runs beside another
 //! replica's, does no harm. A role that does not exist is undone.
 
@@ -34,6 +37,46 @@ const JOIN_ROLE: &str = "SELECT format('GRANT %I TO CURRENT_USER', $1)";
 const REVOKE: &str = "SELECT string_agg(format('REVOKE %s ON %s %s FROM %I', privilege_type, \
      CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, oid::regclass, $1), '; ') \
      FROM pg_class, aclexplode(relacl) AS given WHERE given.grantee = $2 AND pg_has_role(current_user, given.grantor, 'USAGE')";
+
+/// Drops some large objects of a role, and says how many.
+const DROP_LARGE: &str =
+    "SELECT count(lo_unlink(oid)) FROM (SELECT oid FROM pg_largeobject_metadata WHERE lomowner = $1 LIMIT $2) AS few";
+
+/// Gives some large objects of a role to another.
+const GIVE_LARGE: &str = "SELECT string_agg(format('ALTER LARGE OBJECT %s OWNER TO %I', oid, $3), '; ') \
+     FROM (SELECT oid FROM pg_largeobject_metadata WHERE lomowner = $1 LIMIT $2) AS few";
+
+/// Statements that drop what runs with the rights of its owner, or when others use the role's tables: for each, what depends comes first.
+const ACTING: &str = "SELECT 1 AS place, format('DROP TRIGGER IF EXISTS %I ON %s', tgname, tgrelid::regclass) AS statement \
+       FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid WHERE relowner = own AND NOT tgisinternal \
+     UNION ALL SELECT 2, format('DROP RULE IF EXISTS %I ON %s', rulename, ev_class::regclass) \
+       FROM pg_rewrite JOIN pg_class ON pg_class.oid = ev_class WHERE relowner = own AND rulename <> '_RETURN' \
+     UNION ALL SELECT 3, format('DROP POLICY IF EXISTS %I ON %s', polname, polrelid::regclass) \
+       FROM pg_policy JOIN pg_class ON pg_class.oid = polrelid WHERE relowner = own \
+     UNION ALL SELECT 4, format('DROP %s IF EXISTS %s', CASE relkind WHEN 'v' THEN 'VIEW' ELSE 'MATERIALIZED VIEW' END, oid::regclass) \
+       FROM pg_class WHERE relowner = own AND relkind IN ('v', 'm') \
+     UNION ALL SELECT 5, format('DROP ROUTINE IF EXISTS %s', oid::regprocedure) FROM pg_proc WHERE proowner = own";
+
+/// Statements that drop tables and sequences, of which there may be more than one transaction can drop.
+const TABLES: &str = "SELECT 6 AS place, format('DROP %s IF EXISTS %s', CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, oid::regclass) AS statement \
+     FROM pg_class WHERE relowner = own AND relkind IN ('r', 'p', 'S')";
+
+/// Writes a block that executes some of such statements. An object may be gone with another one by then. Where something depends on an object,
+/// the next round comes back to it.
+fn block(statements: &str) -> String {
+    format!(
+        "SELECT format('DO $mayfly$ DECLARE own oid := (SELECT oid FROM pg_roles WHERE rolname = %L); one text; BEGIN \
+           FOR one IN SELECT statement FROM ({}) AS listed ORDER BY place LIMIT %s LOOP \
+             BEGIN EXECUTE one; EXCEPTION WHEN dependent_objects_still_exist THEN NULL; END; \
+           END LOOP; END $mayfly$', $1, $2::text)",
+        statements.replace('%', "%%").replace('\'', "''")
+    )
+}
+
+/// Counts them.
+fn count(statements: &str) -> String {
+    format!("SELECT count(*) FROM (SELECT $1::oid AS own) AS role, LATERAL ({statements}) AS listed")
+}
 
 const REASSIGN: &str = "SELECT format('REASSIGN OWNED BY %I TO %I', $1, $2)";
 const DROP_OWNED: &str = "SELECT format('DROP OWNED BY %I', $1)";
@@ -147,7 +190,8 @@ async fn act_for(session: &PgSession, oid: Oid, role: &OldRole<'_>) -> Result<()
 
 /// Clears one database of what the role owns there, and of its privileges.
 async fn clear(session: &PgSession, oid: Oid, role: &OldRole<'_>) -> Result<(), PgProblem> {
-    session.begin("dropping what the role owns").await?;
+    clear_in_steps(session, oid, role).await?;
+    let _turn = session.begin("dropping what the role owns").await?;
     if let Some(heir) = role.reassign_to {
         let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&role.name, Type::TEXT), (&heir, Type::TEXT)];
         let done = session.formatted("reassigning what the role owns", REASSIGN, &parameters).await;
@@ -169,6 +213,78 @@ async fn clear(session: &PgSession, oid: Oid, role: &OldRole<'_>) -> Result<(), 
     }))?;
     // After a statement that found no role, this ends an aborted transaction.
     session.run("dropping what the role owns", "COMMIT").await
+}
+
+/// Drops, or gives to the heir, what may be too much for one transaction, and what an heir must not get.
+async fn clear_in_steps(session: &PgSession, oid: Oid, role: &OldRole<'_>) -> Result<(), PgProblem> {
+    let step = "dropping large objects of the role";
+    let mut steps = limits::POSTGRES_STEPS;
+    let some = limits::POSTGRES_LARGE_OBJECTS;
+    loop {
+        let by_owner: [(&(dyn ToSql + Sync), Type); 2] = [(&oid, Type::OID), (&some, Type::INT8)];
+        let more = match role.reassign_to {
+            None => number(session, step, DROP_LARGE, &by_owner).await? > 0,
+            Some(heir) => {
+                let to: [(&(dyn ToSql + Sync), Type); 3] = [(&oid, Type::OID), (&some, Type::INT8), (&heir, Type::TEXT)];
+                match session.optional_text(step, GIVE_LARGE, &to).await? {
+                    Some(statements) => gone_or_lacking(session.run(step, &statements).await, role, heir).map(|()| true)?,
+                    None => false,
+                }
+            }
+        };
+        if !more {
+            break;
+        }
+        steps = one_less(steps, step)?;
+    }
+    let step = "dropping functions and views of the role";
+    let (statements, left) = match role.reassign_to {
+        Some(_) => (ACTING.to_owned(), 0),
+        // What is left is dropped by one statement, which also finds what depends on each other in a circle.
+        None => (format!("{ACTING} UNION ALL {TABLES}"), limits::POSTGRES_OBJECTS),
+    };
+    let (block, count) = (block(&statements), count(&statements));
+    let by_owner: [(&(dyn ToSql + Sync), Type); 1] = [(&oid, Type::OID)];
+    let mut there = number(session, step, &count, &by_owner).await?;
+    while there > left {
+        let turn = session.begin(step).await?;
+        let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&role.name, Type::TEXT), (&limits::POSTGRES_OBJECTS, Type::INT8)];
+        session.formatted(step, &block, &parameters).await?;
+        session.run(step, "COMMIT").await?;
+        drop(turn);
+        let now = number(session, step, &count, &by_owner).await?;
+        if now >= there {
+            return match role.reassign_to {
+                None => Ok(()),
+                Some(_) => {
+                    Err(PgProblem::new(step, "other objects depend on them, and the heir must not get them").mended_by(format!(
+                        "drop what depends on the functions and views of {0}, or as an administrator: DROP OWNED BY {0}",
+                        shown(role.name)
+                    )))
+                }
+            };
+        }
+        there = now;
+        steps = one_less(steps, step)?;
+    }
+    Ok(())
+}
+
+async fn number(
+    session: &PgSession,
+    step: &'static str,
+    statement: &str,
+    parameters: &[(&(dyn ToSql + Sync), Type)],
+) -> Result<i64, PgProblem> {
+    let rows = session.rows(step, statement, parameters).await?;
+    let found = rows.first().map(|row| row.try_get::<_, i64>(0));
+    found.and_then(Result::ok).ok_or_else(|| PgProblem::new(step, "the server gave no number"))
+}
+
+fn one_less(steps: usize, step: &'static str) -> Result<usize, PgProblem> {
+    steps
+        .checked_sub(1)
+        .ok_or_else(|| PgProblem::new(step, "there are more objects than one attempt drops; the next one goes on"))
 }
 
 /// Names the statement that mends a failed reassignment. If the heir does not exist, or mayfly may not act for the heir, the objects are not

@@ -16,7 +16,12 @@ mod session;
 mod settings;
 mod undo;
 
+use std::collections::HashMap;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::{OwnedMappedMutexGuard, OwnedMutexGuard};
 
 use self::make::NewRedisUser;
 use self::problem::RedisProblem;
@@ -32,6 +37,7 @@ use crate::connectors::ConnectorEntry;
 use crate::database::problem::NotMade;
 use crate::database::{LoginPlace, account_of, login, own_password, refused, section_of, terms_of};
 use crate::{CredentialKind, CredentialMaterial};
+use mayfly_base::limits;
 use mayfly_ledger::upstream::access::{AccessError, AccessQuery, GrantedAccess};
 use mayfly_ledger::upstream::registry::Kind;
 use mayfly_ledger::upstream::settings::SettingsReader;
@@ -40,13 +46,40 @@ use mayfly_verify::seq::Millis;
 /// The line of the kind in the table of connectors.
 pub const ENTRY: ConnectorEntry = ConnectorEntry {
     settings: SettingsReader { kind: Kind::Redis, read: settings::read },
-    build: |access| Arc::new(RedisConnector { access }),
+    build: |access| Arc::new(RedisConnector { access, reserves: Mutex::default() }),
     template: include_str!("template.toml"),
 };
 
 /// The connector.
 struct RedisConnector {
     access: UpstreamAccess,
+    reserves: Mutex<HashMap<String, Arc<tokio::sync::Mutex<Option<RedisSession>>>>>,
+}
+
+/// A session that undoes.
+enum UndoSession {
+    Own(RedisSession),
+    Reserved(OwnedMappedMutexGuard<Option<RedisSession>, RedisSession>),
+}
+
+impl Deref for UndoSession {
+    type Target = RedisSession;
+
+    fn deref(&self) -> &RedisSession {
+        match self {
+            UndoSession::Own(session) => session,
+            UndoSession::Reserved(session) => session,
+        }
+    }
+}
+
+impl DerefMut for UndoSession {
+    fn deref_mut(&mut self) -> &mut RedisSession {
+        match self {
+            UndoSession::Own(session) => session,
+            UndoSession::Reserved(session) => session,
+        }
+    }
 }
 
 /// The name of a credential's user: 33 characters.
@@ -62,6 +95,41 @@ impl RedisConnector {
         RedisSession::open(&self.access, RedisLogin { address: &address, user, password, plaintext, upstream }).await
     }
 
+    /// The session of a server that stays open while mayfly runs. Undoing works through it when the server takes no more connections: a user
+    /// of Redis may open as many as the server has.
+    fn reserve(&self, terms: &RedisTerms) -> Arc<tokio::sync::Mutex<Option<RedisSession>>> {
+        let mut reserves = self.reserves.lock();
+        if reserves.len() >= limits::REDIS_RESERVES {
+            reserves.retain(|_, reserve| Arc::strong_count(reserve) > 1);
+        }
+        reserves.entry(format!("{}@{}", terms.admin, terms.target)).or_default().clone()
+    }
+
+    /// Opens the reserve, unless it is open.
+    async fn keep_reserve(&self, upstream: &str, terms: &RedisTerms) -> Result<(), RedisProblem> {
+        let reserve = self.reserve(terms);
+        let mut session = reserve.lock().await;
+        if let Some(open) = session.as_mut()
+            && open.run("looking at the reserved session", &["PING"]).await.is_ok()
+        {
+            return Ok(());
+        }
+        *session = Some(self.admin(upstream, terms).await?);
+        Ok(())
+    }
+
+    /// A session for undoing: one of its own, or the reserve where the server takes no other.
+    async fn undo_session(&self, upstream: &str, terms: &RedisTerms) -> Result<UndoSession, RedisProblem> {
+        let refused = match self.admin(upstream, terms).await {
+            Ok(session) => return Ok(UndoSession::Own(session)),
+            Err(problem) => problem,
+        };
+        match OwnedMutexGuard::try_map(self.reserve(terms).lock_owned().await, Option::as_mut) {
+            Ok(session) => Ok(UndoSession::Reserved(session)),
+            Err(_) => Err(refused),
+        }
+    }
+
     /// The login of a credential.
     fn answer(&self, order: &MintOrder<'_>, terms: &RedisTerms) -> Result<UpstreamCredential, MakeError> {
         let (address, database) = place(&terms.target).ok_or_else(|| refused(format!("{} is no Redis server", terms.target)))?;
@@ -73,6 +141,7 @@ impl RedisConnector {
         let terms: RedisTerms = terms_of(order.terms).map_err(refused)?;
         let made = self.answer(order, &terms)?;
         let password = order.password()?;
+        self.keep_reserve(&order.issued.upstream, &terms).await.map_err(refused)?;
         let mut session = self.admin(&order.issued.upstream, &terms).await.map_err(refused)?;
         let user = NewRedisUser { name: order.handle, password: &password };
         match make::make(&mut session, &settings, &order.issued.scopes, &user).await {
@@ -84,14 +153,14 @@ impl RedisConnector {
 
     async fn undo_user(&self, order: &UndoOrder<'_>) -> Result<(), RedisProblem> {
         let terms: RedisTerms = terms_of(order.terms).map_err(|e| RedisProblem::new("reading the lease", e))?;
-        let mut session = self.admin(&order.lease.upstream, &terms).await?;
-        undo::undo(&mut session, &OldRedisUser { name: &order.lease.handle, admin: &terms.admin }).await
+        let user = OldRedisUser { name: &order.lease.handle, admin: &terms.admin };
+        undo::undo(&mut *self.undo_session(&order.lease.upstream, &terms).await?, &user).await
     }
 
     async fn user_is_gone(&self, order: &UndoOrder<'_>) -> Result<bool, RedisProblem> {
         let terms: RedisTerms = terms_of(order.terms).map_err(|e| RedisProblem::new("reading the lease", e))?;
-        let mut session = self.admin(&order.lease.upstream, &terms).await?;
-        undo::is_gone(&mut session, &OldRedisUser { name: &order.lease.handle, admin: &terms.admin }).await
+        let user = OldRedisUser { name: &order.lease.handle, admin: &terms.admin };
+        undo::is_gone(&mut *self.undo_session(&order.lease.upstream, &terms).await?, &user).await
     }
 
     async fn log_in(&self, order: &MintOrder<'_>, answer: &CredentialMaterial) -> Result<String, MakeError> {

@@ -24,18 +24,22 @@ pub struct OldRedisUser<'a> {
 pub async fn undo(session: &mut RedisSession, user: &OldRedisUser<'_>) -> Result<(), RedisProblem> {
     // A session of anybody else makes no user, whatever name it takes.
     let makes = |line: &str| has(line, "name", user.name) && has(line, "user", user.admin);
-    end(session, user, "ending the session that makes the user", makes).await?;
+    end(session, user, "ending the session that makes the user", makes, kill_by_id).await?;
     if exists(session, user).await? {
         let step = "ending the logins of the user";
-        // No password and no login, in case that deleting fails.
-        let off = session.run(step, &["ACL", "SETUSER", user.name, "off", "resetpass", "nocommands"]).await;
+        // No login, password, command or selector, in case that deleting fails, and for the sessions that are open: those of a user that has
+        // no rights can do nothing.
+        let off = session.run(step, &["ACL", "SETUSER", user.name, "reset", "resetchannels"]).await;
         off.map_err(|p| p.lacking(user.admin, "+acl|setuser"))?;
     }
-    end(session, user, "ending the sessions of the user", |line| has(line, "user", user.name)).await?;
+    let of_user = |line: &str| has(line, "user", user.name);
+    // All at once: a user may have as many sessions as the server takes.
+    let kill_all = |_: &[&str]| vec![vec!["CLIENT".to_owned(), "KILL".to_owned(), "USER".to_owned(), user.name.to_owned()]];
+    end(session, user, "ending the sessions of the user", of_user, kill_all).await?;
     let deleted = session.run("deleting the user", &["ACL", "DELUSER", user.name]).await;
     deleted.map_err(|p| p.lacking(user.admin, "+acl|deluser"))?;
     save(session, user).await?;
-    end(session, user, "ending the sessions of the user", |line| has(line, "user", user.name)).await
+    end(session, user, "ending the sessions of the user", of_user, kill_all).await
 }
 
 /// Whether neither the user nor a session of it exists.
@@ -75,12 +79,19 @@ fn has(line: &str, field: &str, value: &str) -> bool {
     line.split(' ').any(|part| part.split_once('=') == Some((field, value)))
 }
 
-/// Ends sessions, and looks until there are none.
+/// The commands that end sessions one by one, by their lines in the list.
+fn kill_by_id(lines: &[&str]) -> Vec<Vec<String>> {
+    let ids = lines.iter().filter_map(|line| line.split(' ').find_map(|part| part.strip_prefix("id=")));
+    ids.map(|id| ["CLIENT", "KILL", "ID", id].map(str::to_owned).to_vec()).collect()
+}
+
+/// Ends sessions, and looks until there are none. `kill`: the commands for some lines of the list.
 async fn end(
     session: &mut RedisSession,
     user: &OldRedisUser<'_>,
     step: &'static str,
     of: impl Fn(&str) -> bool,
+    kill: impl Fn(&[&str]) -> Vec<Vec<String>>,
 ) -> Result<(), RedisProblem> {
     for _ in 0..limits::REDIS_SESSIONS_LOOKS {
         let all = sessions(session, user, step).await?;
@@ -88,8 +99,9 @@ async fn end(
         if found.is_empty() {
             return Ok(());
         }
-        for id in found.iter().filter_map(|line| line.split(' ').find_map(|part| part.strip_prefix("id="))) {
-            let killed = session.run(step, &["CLIENT", "KILL", "ID", id]).await;
+        for command in kill(&found) {
+            let words: Vec<&str> = command.iter().map(String::as_str).collect();
+            let killed = session.run(step, &words).await;
             killed.map_err(|p| p.lacking(user.admin, "+client|kill"))?;
         }
         tokio::time::sleep(Duration::from_millis(limits::REDIS_SESSIONS_LOOK_MS)).await;
