@@ -39,29 +39,7 @@ check "once more" 0 you apply config --reason "again"
 verdict "no change is in the audit" "$([ "$(head_of)" = "$changes" ] && echo yes || echo "$(head_of), not $changes")"
 
 # 2. A new upstream, a binding, and a registration that becomes narrower.
-cat >config/upstreams/warehouse.toml <<'TOML'
-name = "warehouse"
-owner = "data-platform"
-purpose = "orders, for finance"
-environment = "dev"
-audience = "https://warehouse.dev.mayfly.internal"
-target = "http://127.0.0.1:7790"
-servers = ["spiffe://dev.mayfly.internal/service/echo"]
-approvers = ["spiffe://dev.mayfly.internal/operator/colleague"]
-kinds = ["jwt"]
-scopes = ["orders:read"]
-expires = 2099-12-31
-
-[classification]
-system = "warehouse"
-privilege = "read"
-blast_radius = "medium"
-
-[ttl]
-min = "1s"
-default = "5m"
-max = "15m"
-TOML
+warehouse '"orders:read"' >config/upstreams/warehouse.toml
 cat >config/bindings/warehouse-search.toml <<'TOML'
 name = "warehouse-search"
 upstream = "warehouse"

@@ -36,7 +36,7 @@ sign_in() {
         sleep 0.05
     done
     if ! node "$node/provider.mjs" sign-in "$url" "$login" 2>"$work/sign-in.err"; then
-        # Nobody will come back to the command, which would wait for five minutes.
+        # The command would wait for five minutes for a browser that does not come back.
         echo "the sign-in at <$url> failed:" && grep -v '^ *at ' "$work/sign-in.err" | tail -15
         kill "$waiting" 2>/dev/null || true
     fi

@@ -78,6 +78,33 @@ agent() { as agent/demo agent-demo "$@"; }
 # The approval that the command before was told of.
 approval() { grep -oE "appr_[A-Za-z0-9_-]+" "$work/err" | first_line || true; }
 
+# warehouse SCOPES: a registration that issues tokens, with these scopes.
+warehouse() {
+    cat <<TOML
+name = "warehouse"
+owner = "data-platform"
+purpose = "orders, for finance"
+environment = "dev"
+audience = "https://warehouse.dev.mayfly.internal"
+target = "http://127.0.0.1:7790"
+servers = ["spiffe://dev.mayfly.internal/service/echo"]
+approvers = ["spiffe://dev.mayfly.internal/operator/colleague"]
+kinds = ["jwt"]
+scopes = [$1]
+expires = 2099-12-31
+
+[classification]
+system = "warehouse"
+privilege = "read"
+blast_radius = "medium"
+
+[ttl]
+min = "1s"
+default = "5m"
+max = "15m"
+TOML
+}
+
 # ended NAME: the counts, and whether all passed.
 ended() {
     printf '%s: %d passed, %d failed\n' "$1" "$passed" "$failed"

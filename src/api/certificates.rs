@@ -1,4 +1,4 @@
-//! What servers that trust an upstream's certificates fetch from the public listener: the CAs, the CRLs and the KRL. All of it is public and
+//! The files that servers which trust an upstream's certificates fetch from the public listener: the CAs, the CRLs and the KRL. All of it is public and
 //! signed by the CAs.
 
 use axum::Router;

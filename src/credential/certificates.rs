@@ -144,7 +144,7 @@ pub fn certified_key(key: &RequestedCertificateKey) -> Result<Vec<u8>, Refusal> 
     }
 }
 
-/// What a certificate is made of, besides its CA.
+/// The parts of a certificate, besides its CA.
 pub(super) struct CertificateInput<'a> {
     /// The kind.
     pub kind: CredentialKind,

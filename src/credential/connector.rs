@@ -89,7 +89,7 @@ pub struct UndoOrder<'a> {
     pub terms: &'a str,
     /// Why it is undone. `None`: it was made for a test.
     pub cause: Option<UndoCause>,
-    /// What was sealed when the credential was made. `Some` for a kind that [needs it](UpstreamConnector::undoes_by_secret).
+    /// The bytes that were sealed when the credential was made. `Some` for a kind that [needs it](UpstreamConnector::undoes_by_secret).
     pub secret: Option<&'a [u8]>,
     /// Seals something else in its place. As for [`MintOrder::keeper`].
     pub keeper: Option<&'a UndoSecretKeeper>,

@@ -254,6 +254,15 @@ pub mod registration {
             .map_err(|wrong| wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
     }
 
+    /// Checks that each defect is told: a text of a whole registration, the defect in its place, and a part of the complaint.
+    pub fn each_is_told(whole: &str, defects: &[(&str, &str, &str)]) {
+        for (from, to, said) in defects {
+            assert!(whole.contains(from), "{from}");
+            let no = parse(&whole.replacen(from, to, 1)).unwrap_err();
+            assert!(no.contains(said), "{said} is not in: {no}");
+        }
+    }
+
     /// Checks that a registration comes back from the ledger's text, and from the JSON of its section, which is what the wire carries.
     pub fn comes_back(upstream: &Upstream, text: &str, section: &str) {
         assert_eq!(Upstream::from_text(&upstream.to_text()).unwrap(), *upstream);

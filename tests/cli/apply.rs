@@ -37,7 +37,7 @@ struct Held {
     bindings: BTreeMap<String, pb::Binding>,
     policy: pb::PolicySet,
     fault: Option<(&'static str, Fault)>,
-    /// What was changed, in order.
+    /// The changes, in order.
     changed: Vec<String>,
     /// How many requests were sent that were no dry runs.
     sent: usize,

@@ -41,7 +41,33 @@ def verified(token, issuers, audience, context):
     return {**claims, 'alg': header['alg'], 'kid': header['kid']}
 
 
-class Endpoint(BaseHTTPRequestHandler):
+class JsonEndpoint(BaseHTTPRequestHandler):
+    """Answers in JSON, and prints nothing."""
+
+    def reply(self, status, body):
+        data = b'' if body is None else json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header('content-type', 'application/json')
+        self.send_header('content-length', str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_):
+        pass
+
+
+def listening(endpoint, port, certificate, key, ca):
+    """A server of TLS 1.3 on loopback. `context` verifies mayfly's public listener."""
+    server = ThreadingHTTPServer(('127.0.0.1', int(port)), endpoint)
+    server.context = ssl.create_default_context(cafile=ca)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.minimum_version = ssl.TLSVersion.TLSv1_3
+    tls.load_cert_chain(certificate, key)
+    server.socket = tls.wrap_socket(server.socket, server_side=True)
+    return server
+
+
+class Endpoint(JsonEndpoint):
     seen = set()
 
     def do_POST(self):
@@ -69,26 +95,13 @@ class Endpoint(BaseHTTPRequestHandler):
             log.write(json.dumps(what) + '\n')
 
     def answer(self, status, **body):
-        data = json.dumps({k: v for k, v in body.items() if v is not None}).encode()
-        self.send_response(status)
-        self.send_header('content-type', 'application/json')
-        self.send_header('content-length', str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_):
-        pass
+        self.reply(status, {k: v for k, v in body.items() if v is not None})
 
 
 def main():
     port, certificate, key, ca, log, audience, *issuers = sys.argv[1:]
-    server = ThreadingHTTPServer(('127.0.0.1', int(port)), Endpoint)
-    server.context = ssl.create_default_context(cafile=ca)
+    server = listening(Endpoint, port, certificate, key, ca)
     server.log, server.audience, server.issuers = log, audience, issuers
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.minimum_version = ssl.TLSVersion.TLSv1_3
-    tls.load_cert_chain(certificate, key)
-    server.socket = tls.wrap_socket(server.socket, server_side=True)
     server.serve_forever()
 
 

@@ -153,7 +153,7 @@ fn what_cannot_be_described_is_refused() {
     let upstream = registration("github", two);
     let no = outcome(&set, &upstream, "'site:read', 'site:write'", "");
     assert!(no.contains("its access cannot be described") && no.contains("would grant more in"), "{no}");
-    // One by one, and so in a task, they can be had.
+    // A task may have the scopes, since each can be had by itself.
     assert!(outcome(&set, &upstream, "'site:read', 'site:write'", "action = 'OpenTask'").starts_with("permitted"));
     let text =
         "[[test]]\nname = 't'\ncaller = 'spiffe://td/agent/a'\nupstream = 'u'\nscopes = ['site:read']\nexpect = 'permit'\n";

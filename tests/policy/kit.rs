@@ -49,7 +49,7 @@ pub struct Case {
     pub now: u64,
 }
 
-/// What a credential of a database that can read and write gives.
+/// The access of a credential of a database that can read and write.
 pub fn access() -> GrantedAccess {
     let set = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
     GrantedAccess {

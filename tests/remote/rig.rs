@@ -177,7 +177,7 @@ impl Rig {
         let (live, active, alive) = (self.leases(pb::UpstreamState::Live).await, self.active().await, self.upstream.alive());
         let of_leases: BTreeSet<String> = live.values().cloned().collect();
         let handles: BTreeSet<String> = live.keys().cloned().collect();
-        // What a killed server was making is undone once nothing can come of it.
+        // A credential that a killed server was making is undone once nothing can come of it.
         let making = self.leases(pb::UpstreamState::Making).await;
         if !making.is_empty() || !pending.is_empty() || of_leases != active || handles != alive {
             return Err(format!(

@@ -7,18 +7,16 @@ STATE is a JSON file that the test writes, read at each request: `secrets` by pa
 """
 import json
 import secrets
-import ssl
 import sys
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import jwt
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / 'federation'))
-from token_endpoint import verified  # noqa: E402
+from token_endpoint import JsonEndpoint, listening, verified  # noqa: E402
 
 
-class Bao(BaseHTTPRequestHandler):
+class Bao(JsonEndpoint):
     tokens = set()
 
     def state(self):
@@ -32,8 +30,8 @@ class Bao(BaseHTTPRequestHandler):
             known = self.headers.get('x-vault-token') in self.tokens
             self.tokens.discard(self.headers.get('x-vault-token'))
             self.note(path=self.path, known=known)
-            return self.answer(204 if known else 403, None)
-        self.answer(404, {'errors': []})
+            return self.reply(204 if known else 403, None)
+        self.reply(404, {'errors': []})
 
     def login(self, body):
         state = self.state()
@@ -45,50 +43,34 @@ class Bao(BaseHTTPRequestHandler):
         except (jwt.PyJWTError, KeyError) as no:
             self.note(path=self.path, refused=str(no))
             # A server that repeats what it was sent.
-            return self.answer(400, {'errors': [f'{no} in {body.get("jwt")}']})
+            return self.reply(400, {'errors': [f'{no} in {body.get("jwt")}']})
         token = 'hvs.' + secrets.token_urlsafe(24)
         self.tokens.add(token)
         self.note(path=self.path, claims=claims, namespace=self.headers.get('x-vault-namespace'))
-        self.answer(200, {'auth': {'client_token': token, 'lease_duration': 60, 'renewable': False}, 'data': None})
+        self.reply(200, {'auth': {'client_token': token, 'lease_duration': 60, 'renewable': False}, 'data': None})
 
     def do_GET(self):
         state = self.state()
         known = self.headers.get('x-vault-token') in self.tokens
         self.note(path=self.path, known=known)
         if not known or self.headers.get('x-vault-request') != 'true':
-            return self.answer(403, {'errors': ['permission denied']})
+            return self.reply(403, {'errors': ['permission denied']})
         if state.get('status'):
-            return self.answer(state['status'], {'errors': ['Vault is sealed']})
+            return self.reply(state['status'], {'errors': ['Vault is sealed']})
         found = state['secrets'].get(self.path)
         if found is None:
-            return self.answer(404, {'errors': []})
-        self.answer(200, {'request_id': secrets.token_hex(8), 'lease_id': '', 'data': found, 'warnings': None})
+            return self.reply(404, {'errors': []})
+        self.reply(200, {'request_id': secrets.token_hex(8), 'lease_id': '', 'data': found, 'warnings': None})
 
     def note(self, **what):
         with open(self.server.state + '.log', 'a') as log:
             log.write(json.dumps(what) + '\n')
 
-    def answer(self, status, body):
-        data = b'' if body is None else json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header('content-type', 'application/json')
-        self.send_header('content-length', str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_):
-        pass
-
 
 def main():
     port, certificate, key, ca, state, issuer = sys.argv[1:]
-    server = ThreadingHTTPServer(('127.0.0.1', int(port)), Bao)
-    server.context = ssl.create_default_context(cafile=ca)
+    server = listening(Bao, port, certificate, key, ca)
     server.state, server.issuer = state, issuer
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.minimum_version = ssl.TLSVersion.TLSv1_3
-    tls.load_cert_chain(certificate, key)
-    server.socket = tls.wrap_socket(server.socket, server_side=True)
     server.serve_forever()
 
 

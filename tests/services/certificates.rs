@@ -242,7 +242,7 @@ fn whatever_revokes_a_certificate_puts_it_on_the_crl_and_numbers_only_grow() {
     let resume = pb::ResumeTaskRequest { task_id: all[3].task_id.clone(), reason: "fine".into(), ..Default::default() };
     ok(w.run(tasks.resume_task(ask(&ROOT, resume))));
     assert!(!grown(crl(&w, &key)).contains(&serial(&all[3])));
-    // Nothing changed, so it is the same list; and a list that is old is signed again.
+    // A list without changes is served as it is, and a list that is old is signed again.
     assert_eq!(crl(&w, &key).0, number);
     w.pass(mayfly::limits::KRL_RENEWED_MS);
     let old = number;
@@ -251,7 +251,7 @@ fn whatever_revokes_a_certificate_puts_it_on_the_crl_and_numbers_only_grow() {
     revoke(&w, pb::target::Target::Upstream("reports".into()));
     let (last, listed) = crl(&w, &key);
     assert!(last > renewed && listed == all.iter().map(serial).collect());
-    // What has ended by itself is on no list.
+    // A certificate that has ended by itself is on no list.
     w.pass(3_600_000);
     assert!(crl(&w, &key).1.is_empty());
 }
@@ -290,7 +290,7 @@ fn a_ca_is_published_until_its_last_certificate_has_ended_and_a_compromised_one_
     revoke(&w, pb::target::Target::CredentialId(after.credential_id.clone()));
     let new = ca(&w, "reports").authorities.into_iter().find(|ca| ca.state() == pb::KeyState::Active).unwrap();
     assert_eq!(crl(&w, &new.key_id).1, [serial(&after)].into());
-    // Nobody waits for a compromised one.
+    // A certificate of a compromised CA is not waited for.
     let gone = pb::CompromiseKeyRequest {
         key_id: new.key_id.clone(),
         reason: "a drill".into(),

@@ -24,7 +24,7 @@ pub fn key_to_pb(id: &str, key: &ManagedKey, issuer: &str) -> pb::Key {
     };
     pb::Key {
         key_id: id.to_owned(),
-        // Both enums are frozen and have the same numbers.
+        // The two enums are frozen and have the same numbers.
         purpose: key.purpose as i32,
         state: key.state as i32,
         issuer: if tokens { issuer.to_owned() } else { String::new() },
@@ -74,7 +74,7 @@ pub fn upstream_ca_to_pb(cas: PublishedCas) -> pb::GetUpstreamCaResponse {
             .into_iter()
             .map(|ca| pb::UpstreamCa {
                 key_id: ca.key,
-                // Both enums are frozen and have the same numbers.
+                // The two enums are frozen and have the same numbers.
                 purpose: ca.purpose as i32,
                 state: ca.state as i32,
                 certificate: ca.certificate.into(),

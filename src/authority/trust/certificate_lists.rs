@@ -47,7 +47,7 @@ pub struct SignedList {
     /// The list's number.
     pub number: u64,
     signed_at: Millis,
-    /// What it says.
+    /// The contents of the list.
     ended: EndedByKey,
     /// The CAs that it is of, and those of them that are compromised.
     authorities: Vec<Box<str>>,
@@ -62,7 +62,7 @@ pub struct CertificateLists {
     changes: AtomicU64,
     /// The number of the list that was signed last.
     number: AtomicU64,
-    /// One look at a time.
+    /// The lock under which lists are looked at, one at a time.
     looking: tokio::sync::Mutex<LastLook>,
     /// Certificates of tests, which no record names.
     trials: Mutex<Vec<EndedTrial>>,
@@ -161,7 +161,7 @@ impl Authority {
         if last.changes == Some(changes) && last.keys == keys && !before.values().any(|list| list.is_old(now)) {
             return Ok(());
         }
-        // What failed is tried again once a second, however often it is asked for.
+        // A list that could not be signed is tried again once a second, however often it is asked for.
         let since = self.system.steady().saturating_sub(last.at);
         if last.changes.is_none() && last.at > 0 && since < limits::CERTIFICATE_LISTS_MS {
             return Ok(());
@@ -321,7 +321,7 @@ fn ca_keys(state: &State) -> impl Iterator<Item = (&Box<str>, &ManagedKey)> {
     state.keys.iter().filter(|(_, key)| is_upstream_ca(key.purpose) && key.state != KeyState::Removed)
 }
 
-/// What a list is to say.
+/// The contents of a list.
 struct ListContent {
     purpose: KeyPurpose,
     /// The key that signs the list.

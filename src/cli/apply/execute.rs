@@ -12,10 +12,10 @@ use crate::server::ApiClient;
 use mayfly_base::refusal::Reason;
 use mayfly_proto::mayfly::v1 as pb;
 
-/// What became of the steps, and the error that ended the run.
+/// The outcomes of the steps, and the error that ended the run.
 #[derive(Debug, Default)]
 pub struct Execution {
-    /// One outcome for each step.
+    /// The outcome of each step.
     pub outcomes: Vec<StepOutcome>,
     /// The error that ended it.
     pub error: Option<CliError>,
@@ -71,7 +71,7 @@ pub async fn run(
     execution
 }
 
-/// Each step is confirmed with its own number, so that the server compares it with what the step revokes.
+/// A step is confirmed with its own number, so that the server compares it with what the step revokes.
 fn confirmation(confirmed: ConfirmedHits, before: &Preview) -> pb::Confirmation {
     match confirmed {
         ConfirmedHits::All => pb::Confirmation { credentials: 0, all: true },

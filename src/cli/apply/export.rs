@@ -64,7 +64,7 @@ fn files(present: &Present) -> Result<Files, CliError> {
         .filter_map(|(environment, set)| set.as_ref().map(|set| (environment, set)))
         .map(|(environment, set)| policy_files(environment, set).map(|files| (environment, files)))
         .collect::<Result<_, _>>()?;
-    // One set that all environments share is written once, as a first start reads it.
+    // A set that all environments share is written once, as a first start reads it.
     match sets.split_first() {
         Some(((_, first), others)) if others.iter().all(|(_, set)| set == first) => files.extend(first.clone()),
         _ => {

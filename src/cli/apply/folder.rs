@@ -74,7 +74,7 @@ pub fn read(root: &Path) -> Result<Folder, Vec<Diagnostic>> {
     if reader.wrong.is_empty() { Ok(folder) } else { Err(reader.wrong) }
 }
 
-/// What a name in a directory leads to.
+/// The object that a name in a directory leads to.
 enum Entry {
     File(PathBuf),
     Directory,
@@ -315,7 +315,7 @@ impl Reader {
         found
     }
 
-    /// What a path leads to, which must be a regular file or a directory inside the folder.
+    /// The object that a path leads to, which must be a regular file or a directory inside the folder.
     fn inside(&self, path: &Path) -> Result<Entry, (String, &'static str)> {
         let real = fs::canonicalize(path).map_err(|e| (format!("leads nowhere: {e}"), "remove it, or mend the link"))?;
         if !real.starts_with(&self.root) {

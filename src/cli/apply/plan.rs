@@ -45,7 +45,7 @@ impl ObjectKind {
     }
 }
 
-/// What a step does to its object.
+/// The effect of a step on its object.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ChangeKind {
     /// The object is new.
@@ -59,9 +59,9 @@ pub enum ChangeKind {
 /// Whether a step takes rights, gives rights, or both.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Effect {
-    /// Nothing is permitted afterwards that was not permitted before.
+    /// The step permits nothing that was not permitted before.
     Narrows,
-    /// Nothing that was permitted before is refused afterwards.
+    /// The step refuses nothing that was permitted before.
     Widens,
     /// Both, or unknown.
     Replaces,
@@ -114,7 +114,7 @@ pub enum StepRequest {
     Policy { environment: String, files: pb::PolicyFiles, version: u64 },
 }
 
-/// One change.
+/// A change.
 #[derive(Debug)]
 pub struct Step {
     pub kind: ObjectKind,
@@ -152,7 +152,7 @@ impl Step {
 pub struct Plan {
     /// The steps, in order.
     pub steps: Vec<Step>,
-    /// What is in effect and not in the folder, and stays.
+    /// The objects that are in effect and not in the folder, and stay.
     pub unmanaged: Vec<(ObjectKind, String)>,
     /// Registrations of the folder that an operator disabled. They stay disabled.
     pub disabled: Vec<String>,

@@ -36,7 +36,7 @@ pub struct PresentBinding {
     pub environment: String,
 }
 
-/// What is in effect.
+/// The documents in effect.
 #[derive(Debug, Default)]
 pub struct Present {
     /// The policy sets by environment. `None`: the environment has none.

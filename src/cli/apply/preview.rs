@@ -11,12 +11,12 @@ use mayfly_proto::mayfly::v1::{
     self as pb, policy_service_client::PolicyServiceClient, upstream_service_client::UpstreamServiceClient,
 };
 
-/// What is known of a step before it is made.
+/// A step before it is made: its effects, as far as the caller may know them.
 #[derive(Clone, Debug, Default)]
 pub struct Preview {
-    /// What it would revoke. `None`: the caller may not preview it.
+    /// The credentials that the step would revoke. `None`: the caller may not preview it.
     pub hits: Option<pb::Hits>,
-    /// What takes a second operator. `None`: unknown.
+    /// The reasons for which the step takes a second operator. `None`: unknown.
     pub governs: Option<Vec<String>>,
 }
 
@@ -85,7 +85,7 @@ fn source(files: pb::PolicyFiles) -> pb::PolicySource {
 /// error here, so that no run ends half-way for it.
 pub async fn all(server: &ApiClient, plan: &Plan, reading: bool, new_id: impl Fn() -> String) -> Result<Vec<Preview>, CliError> {
     let (mut previews, mut wrong) = (Vec::with_capacity(plan.steps.len()), Vec::new());
-    // Each refusal is a record of the audit: what was refused once is not asked for again.
+    // A refusal is a record of the audit: a step that was refused once is not asked for again.
     let mut refused: BTreeSet<(bool, &str)> = BTreeSet::new();
     for step in &plan.steps {
         if waits_for_its_upstream(step, plan) {
@@ -143,7 +143,7 @@ fn may_not(error: &CliError) -> bool {
     matches!(error.reason(), Some(Reason::DeniedByPolicy | Reason::NotYours))
 }
 
-/// What a caller with the right to read only can know.
+/// The part of a plan that a caller with the right to read only can know.
 async fn without_preview(server: &ApiClient, step: &Step) -> Result<Preview, CliError> {
     let governs = match &step.request {
         StepRequest::Policy { environment, files, .. } => {

@@ -1,4 +1,4 @@
-//! What `mayfly apply` prints: the plan, and what became of each step.
+//! The output of `mayfly apply`: the plan, and the outcome of each step.
 
 use serde::Serialize;
 
@@ -7,7 +7,7 @@ use super::preview::Preview;
 use crate::out::{Printable, Row};
 use crate::show::hits;
 
-/// What became of a step.
+/// The outcome of a step.
 #[derive(Clone, Debug, Default)]
 pub enum StepOutcome {
     /// A dry run: nothing was done.
@@ -70,7 +70,7 @@ pub struct HitsView {
     callers: u64,
 }
 
-/// One step.
+/// A step.
 #[derive(Clone, Serialize, Debug)]
 #[allow(missing_docs, reason = "they are named for what they are")]
 pub struct StepView {
@@ -79,9 +79,9 @@ pub struct StepView {
     pub environment: String,
     pub change: &'static str,
     pub effect: &'static str,
-    /// What it revokes; null where the caller may not preview it.
+    /// The number of credentials that the step revokes; null where the caller may not preview it.
     pub revokes: Option<HitsView>,
-    /// What takes a second operator; null where nobody can tell before it is sent.
+    /// The reasons for which the step takes a second operator; null where nobody can tell before it is sent.
     pub approval_for: Option<Vec<String>>,
     pub outcome: &'static str,
     pub detail: Option<String>,

@@ -34,7 +34,7 @@ impl CertificateFiles {
         self.variables.first().map_or("", |(_, path)| path)
     }
 
-    /// What follows the name of the upstream in the variable of that path.
+    /// The part of the variable's name after that of the upstream.
     pub fn ending(&self) -> &'static str {
         self.variables.first().map_or("", |(ending, _)| ending)
     }

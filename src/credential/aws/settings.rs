@@ -246,7 +246,7 @@ fn policy(section: &Section<'_>) -> Option<ScopePolicy> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::registration::{comes_back, parse};
+    use crate::testing::registration::{comes_back, each_is_told, parse};
 
     const WHOLE: &str = include_str!("template.toml");
 
@@ -282,20 +282,19 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_told_with_its_key() {
-        for (from, to, said) in [
-            ("administration = ", "# ", "neither aws.administration nor the consent aws.irrevocable"),
-            ("role/reports\"", "user/reports\"", "the ARN of a role"),
-            ("region = \"eu-central-1\"", "region = \"EU\"", "aws.region"),
-            ("subject = \"{caller}\"", "subject = \"mayfly:administration:x\"", "mayfly's own subjects"),
-            ("min = \"5m\"", "min = \"4m\"", "less than 5 minutes"),
-            ("scope = \"reports:write\"", "scope = \"reports:none\"", "which is not in scopes"),
-            ("\"Effect\": \"Allow\"", "\"Effect\": \"Perhaps\"", "no statement of a session policy"),
-            ("name = \"reports\"", "name = \"team/reports\"", "has a slash"),
-        ] {
-            assert!(WHOLE.contains(from), "{from}");
-            let no = parse(&WHOLE.replacen(from, to, 1)).unwrap_err();
-            assert!(no.contains(said), "{said} is not in: {no}");
-        }
+        each_is_told(
+            WHOLE,
+            &[
+                ("administration = ", "# ", "neither aws.administration nor the consent aws.irrevocable"),
+                ("role/reports\"", "user/reports\"", "the ARN of a role"),
+                ("region = \"eu-central-1\"", "region = \"EU\"", "aws.region"),
+                ("subject = \"{caller}\"", "subject = \"mayfly:administration:x\"", "mayfly's own subjects"),
+                ("min = \"5m\"", "min = \"4m\"", "less than 5 minutes"),
+                ("scope = \"reports:write\"", "scope = \"reports:none\"", "which is not in scopes"),
+                ("\"Effect\": \"Allow\"", "\"Effect\": \"Perhaps\"", "no statement of a session policy"),
+                ("name = \"reports\"", "name = \"team/reports\"", "has a slash"),
+            ],
+        );
     }
 
     #[test]

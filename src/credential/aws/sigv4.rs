@@ -24,7 +24,7 @@ pub struct SigningScope<'a> {
 const FORM: &str = "application/x-www-form-urlencoded";
 const JSON: &str = "application/x-amz-json-1.1";
 
-/// What is signed of a request.
+/// The signed parts of a request.
 struct SignedParts<'a> {
     media_type: &'static str,
     host: &'a str,

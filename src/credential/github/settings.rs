@@ -352,7 +352,7 @@ fn repository_name(field: &Field<'_>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::registration::parse;
+    use crate::testing::registration::{each_is_told, parse};
     use mayfly_ledger::upstream::registry::Upstream;
 
     const WHOLE: &str = include_str!("template.toml");
@@ -378,29 +378,28 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_told_with_its_key() {
-        for (from, to, said) in [
-            ("app = \"Iv23liAbCdEfGhIjKlMn\"", "", "lacks github.app"),
-            ("app = \"Iv23liAbCdEfGhIjKlMn\"", "app = \"a b\"", "the client ID of the app"),
-            ("installation = 12345678", "installation = 0", "github.installation"),
-            ("installation = 12345678", "instalation = 12345678", "did you mean installation?"),
-            ("\"contents:read\"", "\"contents\"", "permissions[0]"),
-            ("\"contents:read\"", "\"contents:owner\"", "like contents:read"),
-            ("\"contents:read\"", "\"Contents:read\"", "like contents:read"),
-            ("id = 1296269", "id = -1", "repositories[0].id"),
-            ("name = \"octo-org/site\"", "name = \"site\"", "OWNER/NAME"),
-            ("name = \"octo-org/site\"", "name = \"a/../b\"", "OWNER/NAME"),
-            ("repositories = [{ id = 1296269, name = \"octo-org/site\" }]", "", "repositories"),
-            ("repositories = [{ id = 1296269, name = \"octo-org/site\" }]", "repositories = []", "all_repositories = true"),
-            ("repositories = [{ id", "all_repositories = true\nrepositories = [{ id", "beside all_repositories"),
-            ("scope = \"site:write\"", "scope = \"site:erase\"", "which is not in scopes"),
-            ("target = \"https://api.github.com\"", "target = \"http://api.github.com\"", "https://HOST/api/v3"),
-            ("name = \"site\"", "name = \"team/site\"", "without slashes"),
-            ("kinds = [\"github\"]", "kinds = [\"jwt\"]", "github is for kind github"),
-        ] {
-            assert!(WHOLE.contains(from), "{from}");
-            let no = parse(&WHOLE.replacen(from, to, 1)).unwrap_err();
-            assert!(no.contains(said), "{said} is not in: {no}");
-        }
+        each_is_told(
+            WHOLE,
+            &[
+                ("app = \"Iv23liAbCdEfGhIjKlMn\"", "", "lacks github.app"),
+                ("app = \"Iv23liAbCdEfGhIjKlMn\"", "app = \"a b\"", "the client ID of the app"),
+                ("installation = 12345678", "installation = 0", "github.installation"),
+                ("installation = 12345678", "instalation = 12345678", "did you mean installation?"),
+                ("\"contents:read\"", "\"contents\"", "permissions[0]"),
+                ("\"contents:read\"", "\"contents:owner\"", "like contents:read"),
+                ("\"contents:read\"", "\"Contents:read\"", "like contents:read"),
+                ("id = 1296269", "id = -1", "repositories[0].id"),
+                ("name = \"octo-org/site\"", "name = \"site\"", "OWNER/NAME"),
+                ("name = \"octo-org/site\"", "name = \"a/../b\"", "OWNER/NAME"),
+                ("repositories = [{ id = 1296269, name = \"octo-org/site\" }]", "", "repositories"),
+                ("repositories = [{ id = 1296269, name = \"octo-org/site\" }]", "repositories = []", "all_repositories = true"),
+                ("repositories = [{ id", "all_repositories = true\nrepositories = [{ id", "beside all_repositories"),
+                ("scope = \"site:write\"", "scope = \"site:erase\"", "which is not in scopes"),
+                ("target = \"https://api.github.com\"", "target = \"http://api.github.com\"", "https://HOST/api/v3"),
+                ("name = \"site\"", "name = \"team/site\"", "without slashes"),
+                ("kinds = [\"github\"]", "kinds = [\"jwt\"]", "github is for kind github"),
+            ],
+        );
     }
 
     fn entry(scope: &str, repositories: &[u64], permissions: &[&str]) -> RepositoryGrant {

@@ -14,7 +14,7 @@ pub fn describe(query: &AccessQuery<'_>) -> Result<GrantedAccess, AccessError> {
     Ok(access)
 }
 
-/// What a privilege lets its holder do.
+/// The level of access that a privilege gives.
 fn level(_: &str, privilege: &str) -> Option<AccessLevel> {
     Some(match privilege {
         "SELECT" | "SHOW VIEW" => AccessLevel::Read,

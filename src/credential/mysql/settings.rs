@@ -253,7 +253,7 @@ fn object(field: &Field<'_>, sort: &GrantSort) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::registration::{comes_back, parse};
+    use crate::testing::registration::{comes_back, each_is_told, parse};
 
     const WHOLE: &str = include_str!("template.toml");
 
@@ -268,36 +268,39 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_told_with_its_key() {
-        for (from, to, said) in [
-            ("admin = \"mayfly\"", "", "lacks mysql.admin"),
-            ("connection_limit = 4", "connection_limit = 0", "mysql.connection_limit"),
-            (
-                "connection_limit = 4",
-                "connection_limit = 4\nplaintext = true",
-                "mysql.plaintext is for a database on this host only",
-            ),
-            ("from_host = \"%\"", "from_host = \"%' IDENTIFIED BY 'x\"", "mysql.from_host is no host of an account"),
-            ("from_host = \"%\"", "authentication = \"mysql_clear_password\"", "caching_sha2_password"),
-            ("\"SELECT\"", "\"SUPER\"", "privileges[0]"),
-            ("on = \"tables\"", "on = \"roles\"", "databases"),
-            ("\"orders.orders\"", "\"orders.`orders`\"", "names[0] is not one of tables"),
-            ("\"orders.orders\"", "\"orders\"", "DATABASE.NAME"),
-            ("\"orders.orders\"", "\"orders.a.b\"", "names[0]"),
-            ("\"orders.orders\"", "\"orders.*\"", "names[0]"),
-            ("\"orders.orders\"", "\"orders.a\\u0000\"", "names[0]"),
-            ("scope = \"orders:write\"", "scope = \"orders:erase\"", "which is not in scopes"),
-            ("target = \"mysql://db.example.org/orders\"", "target = \"mysql://db.example.org\"", "mysql://HOST:PORT/DATABASE"),
-            (
-                "target = \"mysql://db.example.org/orders\"",
-                "target = \"mariadb://db.example.org/orders\"",
-                "mysql://HOST:PORT/DATABASE",
-            ),
-            ("name = \"orders\"", "name = \"team/orders\"", "without slashes"),
-        ] {
-            assert!(WHOLE.contains(from), "{from}");
-            let no = parse(&WHOLE.replacen(from, to, 1)).unwrap_err();
-            assert!(no.contains(said), "{said} is not in: {no}");
-        }
+        each_is_told(
+            WHOLE,
+            &[
+                ("admin = \"mayfly\"", "", "lacks mysql.admin"),
+                ("connection_limit = 4", "connection_limit = 0", "mysql.connection_limit"),
+                (
+                    "connection_limit = 4",
+                    "connection_limit = 4\nplaintext = true",
+                    "mysql.plaintext is for a database on this host only",
+                ),
+                ("from_host = \"%\"", "from_host = \"%' IDENTIFIED BY 'x\"", "mysql.from_host is no host of an account"),
+                ("from_host = \"%\"", "authentication = \"mysql_clear_password\"", "caching_sha2_password"),
+                ("\"SELECT\"", "\"SUPER\"", "privileges[0]"),
+                ("on = \"tables\"", "on = \"roles\"", "databases"),
+                ("\"orders.orders\"", "\"orders.`orders`\"", "names[0] is not one of tables"),
+                ("\"orders.orders\"", "\"orders\"", "DATABASE.NAME"),
+                ("\"orders.orders\"", "\"orders.a.b\"", "names[0]"),
+                ("\"orders.orders\"", "\"orders.*\"", "names[0]"),
+                ("\"orders.orders\"", "\"orders.a\\u0000\"", "names[0]"),
+                ("scope = \"orders:write\"", "scope = \"orders:erase\"", "which is not in scopes"),
+                (
+                    "target = \"mysql://db.example.org/orders\"",
+                    "target = \"mysql://db.example.org\"",
+                    "mysql://HOST:PORT/DATABASE",
+                ),
+                (
+                    "target = \"mysql://db.example.org/orders\"",
+                    "target = \"mariadb://db.example.org/orders\"",
+                    "mysql://HOST:PORT/DATABASE",
+                ),
+                ("name = \"orders\"", "name = \"team/orders\"", "without slashes"),
+            ],
+        );
     }
 
     #[test]

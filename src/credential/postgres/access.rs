@@ -19,7 +19,7 @@ pub fn describe(query: &AccessQuery<'_>) -> Result<GrantedAccess, AccessError> {
     Ok(access)
 }
 
-/// What a member of a role can do. PostgreSQL itself defines these two; any other role may have every right.
+/// The level of access of a member of a role. PostgreSQL itself defines these two; any other role may have every right.
 fn of_role(role: &str) -> AccessLevel {
     match role {
         "pg_read_all_data" => AccessLevel::Read,
@@ -28,7 +28,7 @@ fn of_role(role: &str) -> AccessLevel {
     }
 }
 
-/// What a privilege on a sort of objects lets its holder do; `None` if it only opens the way to other objects.
+/// The level of access that a privilege on a sort of objects gives; `None` if it only opens the way to other objects.
 pub fn level(sort: &str, privilege: &str) -> Option<AccessLevel> {
     match (sort, privilege) {
         ("database", "CONNECT") | ("schemas", "USAGE") => None,

@@ -80,7 +80,7 @@ pub struct GrantNarrowing {
 }
 
 impl GrantNarrowing {
-    /// This part of some grants. What only opens the way to other objects (`CONNECT`, `USAGE` of a schema) stays.
+    /// The part of some grants that the details name. Privileges that only open the way to other objects (`CONNECT`, `USAGE` of a schema) stay.
     fn of(&self, all: &[&ScopeGrant]) -> Result<Vec<ScopeGrant>, AccessError> {
         let mut part: Vec<ScopeGrant> = Vec::new();
         let (mut grants, mut roles) = (BTreeSet::new(), BTreeSet::new());
@@ -221,7 +221,7 @@ fn grant(section: &Section<'_>) -> Option<ScopeGrant> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::registration::{comes_back, parse};
+    use crate::testing::registration::{comes_back, each_is_told, parse};
     use mayfly_ledger::upstream::access::AccessQuery;
 
     const WHOLE: &str = include_str!("template.toml");
@@ -237,39 +237,35 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_told_with_its_key() {
-        let wrong = |from: &str, to: &str| {
-            assert!(WHOLE.contains(from), "{from}");
-            parse(&WHOLE.replacen(from, to, 1)).unwrap_err()
-        };
-        for (from, to, said) in [
-            ("admin = \"mayfly\"", "", "lacks postgres.admin"),
-            ("privileges = [\"SELECT\"]", "privileges = [\"TRIGGER\"]", "privileges"),
-            ("connection_limit = 4", "connection_limit = 0", "postgres.connection_limit"),
-            ("connection_limit = 4", "conection_limit = 4", "did you mean connection_limit?"),
-            (
-                "connection_limit = 4",
-                "connection_limit = 4\nplaintext = true",
-                "postgres.plaintext is for a database on this host only",
-            ),
-            ("\"SELECT\"", "\"SELEKT\"", "privileges[0]"),
-            ("on = \"tables\"", "on = \"table\"", "all tables in schemas"),
-            ("scope = \"orders:write\"", "scope = \"orders:erase\"", "which is not in scopes"),
-            (
-                "target = \"postgres://db.example.org/orders\"",
-                "target = \"postgres://db.example.org\"",
-                "postgres://HOST:PORT/DATABASE",
-            ),
-            (
-                "target = \"postgres://db.example.org/orders\"",
-                "target = \"https://db.example.org/orders\"",
-                "postgres://HOST:PORT/DATABASE",
-            ),
-            ("name = \"orders\"", "name = \"team/orders\"", "without slashes"),
-            ("kinds = [\"postgres\"]", "kinds = [\"jwt\"]", "postgres is for kind postgres"),
-        ] {
-            let no = wrong(from, to);
-            assert!(no.contains(said), "{said} is not in: {no}");
-        }
+        each_is_told(
+            WHOLE,
+            &[
+                ("admin = \"mayfly\"", "", "lacks postgres.admin"),
+                ("privileges = [\"SELECT\"]", "privileges = [\"TRIGGER\"]", "privileges"),
+                ("connection_limit = 4", "connection_limit = 0", "postgres.connection_limit"),
+                ("connection_limit = 4", "conection_limit = 4", "did you mean connection_limit?"),
+                (
+                    "connection_limit = 4",
+                    "connection_limit = 4\nplaintext = true",
+                    "postgres.plaintext is for a database on this host only",
+                ),
+                ("\"SELECT\"", "\"SELEKT\"", "privileges[0]"),
+                ("on = \"tables\"", "on = \"table\"", "all tables in schemas"),
+                ("scope = \"orders:write\"", "scope = \"orders:erase\"", "which is not in scopes"),
+                (
+                    "target = \"postgres://db.example.org/orders\"",
+                    "target = \"postgres://db.example.org\"",
+                    "postgres://HOST:PORT/DATABASE",
+                ),
+                (
+                    "target = \"postgres://db.example.org/orders\"",
+                    "target = \"https://db.example.org/orders\"",
+                    "postgres://HOST:PORT/DATABASE",
+                ),
+                ("name = \"orders\"", "name = \"team/orders\"", "without slashes"),
+                ("kinds = [\"postgres\"]", "kinds = [\"jwt\"]", "postgres is for kind postgres"),
+            ],
+        );
         let without: String = WHOLE.split("[postgres]").next().unwrap().to_owned();
         assert!(parse(&without).unwrap_err().contains("lacks postgres"));
         let local = WHOLE.replace("db.example.org", "127.0.0.1:5433").replace("connection_limit = 4", "plaintext = true");

@@ -1,7 +1,7 @@
 //! Undoing a role: no login any more, its sessions ended, what it owns reassigned or dropped in every database, the role dropped, and the
 //! absence of both looked up.
 //!
-//! What others would run by an heir's rights is dropped before the rest is given to the heir: a function may have the rights of its owner, and
+//! Objects that others would run with an heir's rights are dropped before the rest is given to the heir: a function may have the rights of its owner, and
 //! a view reads with them, so a credential could otherwise leave itself the heir's rights.
 //!
 //! Each step can be repeated, and each attempt begins with the first: an attempt that was interrupted, or that runs beside another
@@ -240,7 +240,7 @@ async fn clear_in_steps(session: &PgSession, oid: Oid, role: &OldRole<'_>) -> Re
     let step = "dropping functions and views of the role";
     let (statements, left) = match role.reassign_to {
         Some(_) => (ACTING.to_owned(), 0),
-        // What is left is dropped by one statement, which also finds what depends on each other in a circle.
+        // The rest is dropped by one statement, which also finds objects that depend on each other in a circle.
         None => (format!("{ACTING} UNION ALL {TABLES}"), limits::POSTGRES_OBJECTS),
     };
     let (block, count) = (block(&statements), count(&statements));

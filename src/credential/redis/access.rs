@@ -106,7 +106,7 @@ pub fn describe(query: &AccessQuery<'_>) -> Result<GrantedAccess, AccessError> {
     Ok(access)
 }
 
-/// What a command or a category lets its holder do.
+/// The level of access that a command or a category gives.
 fn level(command: &str) -> AccessLevel {
     match command {
         "@read" => AccessLevel::Read,

@@ -120,6 +120,8 @@ impl RedisConnector {
 
     /// A session for undoing: one of its own, or the reserve where the server takes no other.
     async fn undo_session(&self, upstream: &str, terms: &RedisTerms) -> Result<UndoSession, RedisProblem> {
+        // Without its password, mayfly does nothing at the server, as for any other kind.
+        own_password(&self.access, upstream, &terms.target).await?;
         let refused = match self.admin(upstream, terms).await {
             Ok(session) => return Ok(UndoSession::Own(session)),
             Err(problem) => problem,

@@ -211,7 +211,7 @@ fn pattern(field: &Field<'_>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::registration::{comes_back, parse};
+    use crate::testing::registration::{comes_back, each_is_told, parse};
 
     const WHOLE: &str = include_str!("template.toml");
 
@@ -226,27 +226,30 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_told_with_its_key() {
-        for (from, to, said) in [
-            ("admin = \"mayfly\"", "", "lacks redis.admin"),
-            ("admin = \"mayfly\"", "admin = \"may fly\"", "redis.admin is no name"),
-            ("admin = \"mayfly\"", "admin = \"mayfly\"\nplaintext = true", "redis.plaintext is for a database on this host only"),
-            ("\"@read\"", "\"@all\"", "commands[0] grants @all"),
-            ("\"@read\"", "\"acl\"", "commands[0] grants acl"),
-            ("\"@read\"", "\"acl|setuser\"", "commands[0] grants acl|setuser"),
-            ("\"@read\"", "\"client\"", "commands[0] grants client"),
-            ("\"@read\"", "\"function|load\"", "commands[0] grants function|load"),
-            ("\"@read\"", "\"GET\"", "commands[0] is no command"),
-            ("\"@read\"", "\"get) ~*\"", "commands[0] is no command"),
-            ("read_keys = [\"cart:*\"]", "read_keys = [\"cart:* ~*\"]", "read_keys[0] is no pattern"),
-            ("read_keys = [\"cart:*\"]", "read_keys = [\"cart:*)\"]", "read_keys[0] is no pattern"),
-            ("scope = \"cart:write\"", "scope = \"cart:erase\"", "which is not in scopes"),
-            ("target = \"redis://cache.example.org\"", "target = \"redis://cache.example.org/x\"", "redis://HOST:PORT"),
-            ("target = \"redis://cache.example.org\"", "target = \"rediss://cache.example.org\"", "redis://HOST:PORT"),
-        ] {
-            assert!(WHOLE.contains(from), "{from}");
-            let no = parse(&WHOLE.replacen(from, to, 1)).unwrap_err();
-            assert!(no.contains(said), "{said} is not in: {no}");
-        }
+        each_is_told(
+            WHOLE,
+            &[
+                ("admin = \"mayfly\"", "", "lacks redis.admin"),
+                ("admin = \"mayfly\"", "admin = \"may fly\"", "redis.admin is no name"),
+                (
+                    "admin = \"mayfly\"",
+                    "admin = \"mayfly\"\nplaintext = true",
+                    "redis.plaintext is for a database on this host only",
+                ),
+                ("\"@read\"", "\"@all\"", "commands[0] grants @all"),
+                ("\"@read\"", "\"acl\"", "commands[0] grants acl"),
+                ("\"@read\"", "\"acl|setuser\"", "commands[0] grants acl|setuser"),
+                ("\"@read\"", "\"client\"", "commands[0] grants client"),
+                ("\"@read\"", "\"function|load\"", "commands[0] grants function|load"),
+                ("\"@read\"", "\"GET\"", "commands[0] is no command"),
+                ("\"@read\"", "\"get) ~*\"", "commands[0] is no command"),
+                ("read_keys = [\"cart:*\"]", "read_keys = [\"cart:* ~*\"]", "read_keys[0] is no pattern"),
+                ("read_keys = [\"cart:*\"]", "read_keys = [\"cart:*)\"]", "read_keys[0] is no pattern"),
+                ("scope = \"cart:write\"", "scope = \"cart:erase\"", "which is not in scopes"),
+                ("target = \"redis://cache.example.org\"", "target = \"redis://cache.example.org/x\"", "redis://HOST:PORT"),
+                ("target = \"redis://cache.example.org\"", "target = \"rediss://cache.example.org\"", "redis://HOST:PORT"),
+            ],
+        );
     }
 
     #[test]

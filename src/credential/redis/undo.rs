@@ -33,7 +33,7 @@ pub async fn undo(session: &mut RedisSession, user: &OldRedisUser<'_>) -> Result
         off.map_err(|p| p.lacking(user.admin, "+acl|setuser"))?;
     }
     let of_user = |line: &str| has(line, "user", user.name);
-    // All at once: a user may have as many sessions as the server takes.
+    // One command ends all sessions: a user may have as many as the server takes.
     let kill_all = |_: &[&str]| vec![vec!["CLIENT".to_owned(), "KILL".to_owned(), "USER".to_owned(), user.name.to_owned()]];
     end(session, user, "ending the sessions of the user", of_user, kill_all).await?;
     let deleted = session.run("deleting the user", &["ACL", "DELUSER", user.name]).await;

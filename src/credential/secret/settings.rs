@@ -218,7 +218,7 @@ fn variable_name(field: &Field<'_>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::registration::{comes_back, parse};
+    use crate::testing::registration::{comes_back, each_is_told, parse};
     use mayfly_ledger::upstream::registry::Upstream;
 
     const WHOLE: &str = include_str!("template.toml");
@@ -235,29 +235,25 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_told_with_its_key() {
-        let wrong = |from: &str, to: &str| {
-            assert!(WHOLE.contains(from), "{from}");
-            parse(&WHOLE.replacen(from, to, 1)).unwrap_err()
-        };
-        for (from, to, said) in [
-            ("release = \"grant\"", "", "lacks secret.release"),
-            ("release = \"grant\"", "release = \"always\"", "secret.release"),
-            ("may_be_irrevocable = true", "", "may_be_irrevocable = true"),
-            ("may_be_irrevocable = true", "may_be_irrevocable = false", "stays valid until it is rotated"),
-            ("on_revoke = \"rotate\"", "on_revoke = \"drop\"", "secret.on_revoke"),
-            ("rotation = \"90d\"", "", "how often it is rotated"),
-            ("header = \"authorization\"", "", "without a header"),
-            ("header = \"authorization\"", "header = \"content-length\"", "secret.header"),
-            ("header = \"authorization\"", "header = \"x key\"", "secret.header"),
-            ("scheme = \"Bearer\"", "scheme = \"Bearer x\"", "secret.scheme"),
-            ("SENTRY_AUTH_TOKEN", "LD_PRELOAD", "secret.variable"),
-            ("SENTRY_AUTH_TOKEN", "sentry", "secret.variable"),
-            ("overlap = \"1h\"", "overlap = \"1y\"", "secret.overlap"),
-            ("kinds = [\"secret\"]", "kinds = [\"jwt\"]", "secret is for kind secret"),
-        ] {
-            let no = wrong(from, to);
-            assert!(no.contains(said), "{said} is not in: {no}");
-        }
+        each_is_told(
+            WHOLE,
+            &[
+                ("release = \"grant\"", "", "lacks secret.release"),
+                ("release = \"grant\"", "release = \"always\"", "secret.release"),
+                ("may_be_irrevocable = true", "", "may_be_irrevocable = true"),
+                ("may_be_irrevocable = true", "may_be_irrevocable = false", "stays valid until it is rotated"),
+                ("on_revoke = \"rotate\"", "on_revoke = \"drop\"", "secret.on_revoke"),
+                ("rotation = \"90d\"", "", "how often it is rotated"),
+                ("header = \"authorization\"", "", "without a header"),
+                ("header = \"authorization\"", "header = \"content-length\"", "secret.header"),
+                ("header = \"authorization\"", "header = \"x key\"", "secret.header"),
+                ("scheme = \"Bearer\"", "scheme = \"Bearer x\"", "secret.scheme"),
+                ("SENTRY_AUTH_TOKEN", "LD_PRELOAD", "secret.variable"),
+                ("SENTRY_AUTH_TOKEN", "sentry", "secret.variable"),
+                ("overlap = \"1h\"", "overlap = \"1y\"", "secret.overlap"),
+                ("kinds = [\"secret\"]", "kinds = [\"jwt\"]", "secret is for kind secret"),
+            ],
+        );
         let kept = WHOLE.replace("release = \"grant\"", "release = \"never\"").replace("may_be_irrevocable = true", "");
         assert!(parse(&kept).is_ok());
     }

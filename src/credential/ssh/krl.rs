@@ -16,7 +16,7 @@ const SECTION_SIGNATURE: u8 = 4;
 const CERTIFICATES_SERIAL_LIST: u8 = 0x20;
 const CERTIFICATES_KEY_ID: u8 = 0x23;
 
-/// What a KRL says of one CA.
+/// The section of a KRL about one CA.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RevokedUnderCa {
     /// The CA's public key: an uncompressed point.

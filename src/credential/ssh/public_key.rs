@@ -52,7 +52,7 @@ pub enum SshKeyType {
 }
 
 impl SshKeyType {
-    /// All types, with the names of registrations.
+    /// The types of keys, with their names in registrations.
     pub const NAMES: &'static [(&'static str, SshKeyType)] = &[
         ("ed25519", SshKeyType::Ed25519),
         ("ecdsa-p256", SshKeyType::EcdsaP256),

@@ -25,11 +25,11 @@ pub struct SshSettings {
     pub rotation: CaRotation,
     /// The types of keys that are certified.
     pub key_types: Vec<SshKeyType>,
-    /// What scopes give.
+    /// The entries of `grants`, by scope.
     pub grants: Vec<LoginGrant>,
 }
 
-/// What one scope gives.
+/// The names that one scope gives.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LoginGrant {
@@ -43,7 +43,7 @@ pub struct LoginGrant {
     /// The networks that the holder may come from. Empty: any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub source_addresses: Vec<String>,
-    /// What the holder may do besides running a command.
+    /// The extensions: rights besides running a command.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub extensions: Vec<String>,
 }

@@ -71,7 +71,7 @@ pub fn upstream_certificate(key: &LoadedKey, path: &str, serial: [u8; 16], now: 
     params.serial_number = Some(SerialNumber::from_slice(&positive(serial)));
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::OrganizationName, "mayfly");
-    // Each key has a name of its own, so that a verifier that has several CAs takes the right one, and the CRL of no other.
+    // The CA of each key has a name of its own, so that a verifier that has several CAs takes the right one, and the CRL of no other.
     let cut = |text: &str, most: usize| text.chars().take(most).collect::<String>();
     params.distinguished_name.push(DnType::OrganizationalUnitName, cut(path, limits::CERTIFICATE_NAME_BYTES));
     params.distinguished_name.push(DnType::CommonName, format!("mayfly upstream CA {}", key.id()));

@@ -176,7 +176,7 @@ pub struct CredentialIssued {
     /// The rights of the subject according to its subject token.
     #[prost(message, optional, tag = "41")]
     pub subject_claims: Option<SubjectClaims>,
-    /// What the credential can do at its upstream, in words. Empty for kinds that mayfly makes itself.
+    /// The access of the credential at its upstream, in words. Empty for kinds that mayfly makes itself.
     #[prost(string, repeated, tag = "42")]
     pub access: Vec<String>,
     /// The public key that a certificate is for: SubjectPublicKeyInfo in DER for kind `x509`, the key's blob of RFC 4253, section 6.6, for

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use super::registry::{Kind, Upstream};
 use mayfly_base::limits;
 
-/// What a credential lets its holder do, in words that all kinds share.
+/// The level of access of a credential, in words that all kinds share.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum AccessLevel {
     /// Reads data.
@@ -43,7 +43,7 @@ impl AccessLevel {
 /// The access that a credential gives. A kind fills in what it knows; lists that it does not know are empty.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct GrantedAccess {
-    /// What the holder can do.
+    /// The levels of access.
     pub levels: BTreeSet<AccessLevel>,
     /// Host, and port where the target has one.
     pub host: Option<String>,
@@ -158,7 +158,7 @@ pub struct AccessQuery<'a> {
     pub kind: Kind,
     /// The scopes of the credential.
     pub scopes: &'a [String],
-    /// What the request asks for of that: authorization details (RFC 9396). Empty: everything.
+    /// The part that the request asks for: authorization details (RFC 9396). Empty: everything.
     pub details: &'a str,
 }
 
@@ -180,7 +180,7 @@ pub enum AccessError {
     Details {
         /// The field, as `authorization_details[0].grants[1]`.
         field: String,
-        /// What is wrong, and what would be right.
+        /// The defect, and what would be right.
         what: String,
     },
 }

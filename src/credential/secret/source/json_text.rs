@@ -1,4 +1,4 @@
-//! One text inside a JSON value, read without copies of the texts beside it.
+//! A text inside a JSON value, read without copies of the texts beside it.
 
 use std::fmt;
 

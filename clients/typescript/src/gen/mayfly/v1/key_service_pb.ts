@@ -226,7 +226,7 @@ export const GetUpstreamCaRequestSchema: GenMessage<GetUpstreamCaRequest> = /*@_
  */
 export type GetUpstreamCaResponse = Message<"mayfly.v1.GetUpstreamCaResponse"> & {
   /**
-   * Those that certificates verify with, or soon will: the next, the present one, and former ones until their last certificate has ended.
+   * The CAs that certificates verify with, or soon will: the next, the present one, and former ones until their last certificate has ended.
    *
    * @generated from field: repeated mayfly.v1.UpstreamCa authorities = 80;
    */
@@ -290,7 +290,7 @@ export const GetUpstreamCaResponseSchema: GenMessage<GetUpstreamCaResponse> = /*
   messageDesc(file_mayfly_v1_key_service, 4);
 
 /**
- * One certificate authority of an upstream.
+ * A certificate authority of an upstream.
  *
  * @generated from message mayfly.v1.UpstreamCa
  */
