@@ -83,10 +83,7 @@ pub const fn is_upstream_ca(purpose: KeyPurpose) -> bool {
 }
 
 fn settings_of<S: for<'de> Deserialize<'de>>(settings: &KindSettings, kind: CredentialKind) -> Result<S, Fault> {
-    let section = settings.of(kind.name());
-    let section = section.ok_or_else(|| Fault::new(format!("a registration without the section [{}]", kind.name())))?;
-    serde_json::from_value(section.clone())
-        .map_err(|e| Fault::new(format!("the section [{}] of a registration: {e}", kind.name())))
+    settings.read(kind.name()).map_err(Fault::new)
 }
 
 /// The access of a certificate; `None` for other kinds. Names and principals are those that the certificate has; what they may do is known

@@ -91,8 +91,7 @@ fn terms_of(terms: &str) -> Result<AwsTerms, String> {
 }
 
 fn settings_of(settings: &KindSettings) -> Result<AwsSettings, String> {
-    let section = settings.of(CredentialKind::Aws.name()).ok_or("the registration has no section [aws]")?;
-    serde_json::from_value(section.clone()).map_err(|e| format!("the section [aws] of the registration: {e}"))
+    settings.read(CredentialKind::Aws.name())
 }
 
 /// When the session of a credential ends at the latest: it ends with the credential, but not before AWS's minimum, which counts from the

@@ -1,7 +1,5 @@
 //! The grants of scopes in the registration of a database, and the access that they give.
 
-use serde::de::DeserializeOwned;
-
 use crate::access::address::UpstreamAddress;
 use mayfly_ledger::upstream::access::{AccessLevel, AccessQuery, GrantedAccess};
 
@@ -17,12 +15,6 @@ pub fn granted<'g, G>(grants: &'g [G], scopes: &[String], scope_of: impl Fn(&G) 
 /// A privilege on an object, as policies read it and requests ask for it.
 pub fn granted_on(privilege: &str, sort: &str, name: &str) -> String {
     format!("{privilege} on {sort} {name}").trim_end().to_owned()
-}
-
-/// The section of the kind in the registration of a query.
-pub fn section<T: DeserializeOwned>(query: &AccessQuery<'_>) -> Result<T, String> {
-    serde_json::from_value(query.section().clone())
-        .map_err(|e| format!("the section [{}] of the registration of {}: {e}", query.kind, query.upstream.name))
 }
 
 /// The access to a database, without any right yet.

@@ -32,9 +32,7 @@ pub fn account_of(prefix: &str, credential: CredentialId) -> String {
 
 /// The section of a kind in the registration of an order.
 pub fn section_of<T: DeserializeOwned>(order: &MintOrder<'_>, kind: CredentialKind) -> Result<T, MakeError> {
-    let name = kind.name();
-    let section = order.settings.of(name).ok_or_else(|| refused(format!("the registration has no section [{name}]")))?;
-    serde_json::from_value(section.clone()).map_err(|e| refused(format!("the section [{name}] of the registration: {e}")))
+    order.settings.read(kind.name()).map_err(refused)
 }
 
 /// The terms of a lease.

@@ -76,8 +76,7 @@ fn terms_of(terms: &str) -> Result<FederationTerms, MakeError> {
 }
 
 fn settings_of(settings: &KindSettings) -> Result<FederationSettings, String> {
-    let section = settings.of(CredentialKind::Federation.name()).ok_or("the registration has no section [federation]")?;
-    serde_json::from_value(section.clone()).map_err(|e| format!("the section [federation] of the registration: {e}"))
+    settings.read(CredentialKind::Federation.name())
 }
 
 impl FederationConnector {

@@ -6,8 +6,7 @@ use mayfly_ledger::upstream::access::{AccessError, AccessLevel, AccessQuery, Gra
 
 /// The access of a token with the rights of the scopes: the same rights that are asked of GitHub, which is compared with its answer.
 pub fn describe(query: &AccessQuery<'_>) -> Result<GrantedAccess, AccessError> {
-    let settings: GithubSettings = serde_json::from_value(query.section().clone())
-        .map_err(|e| format!("the section [github] of the registration of {}: {e}", query.upstream.name))?;
+    let settings: GithubSettings = query.settings()?;
     let rights = settings.rights(query.scopes, query.details)?;
     let mut access =
         GrantedAccess { host: WebUrl::parse(&query.upstream.target).map(|url| url.authority()), ..GrantedAccess::default() };

@@ -94,9 +94,7 @@ impl TokenOrder {
 
 impl GithubConnector {
     fn settings(order: &MintOrder<'_>) -> Result<GithubSettings, MakeError> {
-        let section = order.settings.of(CredentialKind::Github.name());
-        let section = section.ok_or_else(|| refused("the registration has no section [github]"))?;
-        serde_json::from_value(section.clone()).map_err(|e| refused(format!("the section [github] of the registration: {e}")))
+        order.settings.read(CredentialKind::Github.name()).map_err(refused)
     }
 
     /// The API of a target. The roots of the registration have no say in who gets an assertion or a token.

@@ -1,12 +1,12 @@
 //! The access that a user of a credential has.
 
 use super::settings::{MysqlSettings, place};
-use crate::database::access::{add, at, section};
+use crate::database::access::{add, at};
 use mayfly_ledger::upstream::access::{AccessError, AccessLevel, AccessQuery, GrantedAccess};
 
 /// The access that the grants of the scopes give. What the server gives to everybody is not in it.
 pub fn describe(query: &AccessQuery<'_>) -> Result<GrantedAccess, AccessError> {
-    let settings: MysqlSettings = section(query)?;
+    let settings: MysqlSettings = query.settings()?;
     let mut access = at(query, place)?;
     for grant in settings.granted(query.scopes)? {
         add(&mut access, &grant.on, &grant.privileges, &grant.names, level);

@@ -7,8 +7,7 @@ use mayfly_ledger::upstream::access::{AccessError, AccessLevel, AccessQuery, Gra
 /// The access of a token: the scopes that are asked of the server, and those that it may add. mayfly does not know what a scope of another
 /// server allows, so the level is unknown.
 pub fn describe(query: &AccessQuery<'_>) -> Result<GrantedAccess, AccessError> {
-    let settings: OauthSettings = serde_json::from_value(query.section().clone())
-        .map_err(|e| format!("the section [oauth] of the registration of {}: {e}", query.upstream.name))?;
+    let settings: OauthSettings = query.settings()?;
     let mut upstream_scopes: std::collections::BTreeSet<String> = settings.sent(query.scopes).into_iter().collect();
     upstream_scopes.extend(settings.also_granted);
     Ok(GrantedAccess {

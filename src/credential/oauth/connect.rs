@@ -58,8 +58,7 @@ fn failed(problem: impl std::fmt::Display) -> SignInError {
 }
 
 fn settings_of(upstream: &Upstream) -> Result<OauthSettings, SignInError> {
-    let section = upstream.settings.of(CredentialKind::Oauth.name());
-    let settings = section.and_then(|section| serde_json::from_value::<OauthSettings>(section.clone()).ok());
+    let settings = upstream.settings.read::<OauthSettings>(CredentialKind::Oauth.name()).ok();
     settings.filter(|settings| settings.grant == GrantType::RefreshToken).ok_or_else(|| {
         let name = &upstream.name;
         SignInError::NotForThis(format!(

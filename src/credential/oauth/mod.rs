@@ -86,9 +86,7 @@ fn refused(why: impl std::fmt::Display) -> MakeError {
 }
 
 fn settings_of(order: &MintOrder<'_>) -> Result<OauthSettings, MakeError> {
-    let section = order.settings.of(CredentialKind::Oauth.name());
-    let section = section.ok_or_else(|| refused("the registration has no section [oauth]"))?;
-    serde_json::from_value(section.clone()).map_err(|e| refused(format!("the section [oauth] of the registration: {e}")))
+    order.settings.read(CredentialKind::Oauth.name()).map_err(refused)
 }
 
 fn client_of(terms: &str) -> Result<OauthClient, UndoError> {

@@ -267,8 +267,7 @@ impl OauthCalls {
             tracing::info!(upstream = name, "the upstream is retired: its grant is revoked");
             return self.now_and_then(name, async || self.end(name).await.map(drop).map_err(|no| no.to_string())).await;
         };
-        let section = upstream.settings.of(CredentialKind::Oauth.name());
-        let settings = section.and_then(|section| serde_json::from_value::<OauthSettings>(section.clone()).ok());
+        let settings = upstream.settings.read::<OauthSettings>(CredentialKind::Oauth.name()).ok();
         let Some(settings) = settings else { return };
         if settings.idle_limit_ms().is_some_and(|limit| grant.is_idle(limit, now)) {
             let refresh = async || self.refresh_idle(name, &settings).await.map_err(|problem| problem.to_string());

@@ -1,12 +1,12 @@
 //! The access that a role of a credential has.
 
 use super::settings::{PostgresSettings, place};
-use crate::database::access::{add, at, section};
+use crate::database::access::{add, at};
 use mayfly_ledger::upstream::access::{AccessError, AccessLevel, AccessQuery, GrantedAccess};
 
 /// The access that the grants of the scopes give. What PostgreSQL gives to everybody (`PUBLIC`) is not in it.
 pub fn describe(query: &AccessQuery<'_>) -> Result<GrantedAccess, AccessError> {
-    let settings: PostgresSettings = section(query)?;
+    let settings: PostgresSettings = query.settings()?;
     let mut access = at(query, place)?;
     for grant in settings.granted(query.scopes, query.details)? {
         if grant.on == "roles" {

@@ -1,7 +1,7 @@
 //! The access that a user of a credential has.
 
 use super::settings::{RedisSettings, place};
-use crate::database::access::{at, section};
+use crate::database::access::at;
 use mayfly_ledger::upstream::access::{AccessError, AccessLevel, AccessQuery, GrantedAccess};
 
 /// Commands that read, or that are for the session itself. Any other command by its name is unknown, since modules add commands.
@@ -79,7 +79,7 @@ const WRITING: &[&str] = &[
 
 /// The access that the grants of the scopes give.
 pub fn describe(query: &AccessQuery<'_>) -> Result<GrantedAccess, AccessError> {
-    let settings: RedisSettings = section(query)?;
+    let settings: RedisSettings = query.settings()?;
     let mut access = at(query, place)?;
     for grant in settings.granted(query.scopes)? {
         let sorts = [

@@ -6,8 +6,7 @@ use mayfly_ledger::upstream::access::{AccessError, AccessLevel, AccessQuery, Gra
 
 /// The secret itself: it has all of its rights at the vendor, whatever the scope, and mayfly does not know which.
 pub fn describe(query: &AccessQuery<'_>) -> Result<GrantedAccess, AccessError> {
-    serde_json::from_value::<SecretSettings>(query.section().clone())
-        .map_err(|e| format!("the section [secret] of the registration of {}: {e}", query.upstream.name))?;
+    query.settings::<SecretSettings>()?;
     Ok(GrantedAccess {
         levels: [AccessLevel::Unknown].into(),
         host: WebUrl::parse(&query.upstream.target).map(|url| url.authority()),

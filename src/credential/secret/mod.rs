@@ -61,8 +61,7 @@ pub struct StoredSecretSettings {
 
 /// Reads these parts; `None` for a registration without the section.
 pub fn stored_settings(settings: &KindSettings) -> Option<StoredSecretSettings> {
-    let section = settings.of(CredentialKind::Secret.name())?;
-    let read: SecretSettings = serde_json::from_value(section.clone()).ok()?;
+    let read: SecretSettings = settings.read(CredentialKind::Secret.name()).ok()?;
     Some(StoredSecretSettings {
         in_header: read.header.is_some(),
         overlap_ms: mayfly_base::document::quantity::duration_ms(&read.overlap).unwrap_or(limits::SECRET_OVERLAP_MS),
@@ -101,9 +100,7 @@ impl SecretConnector {
     }
 
     fn settings(order: &MintOrder<'_>) -> Result<SecretSettings, MakeError> {
-        let section = order.settings.of(CredentialKind::Secret.name());
-        let section = section.ok_or_else(|| refused("the registration has no section [secret]"))?;
-        serde_json::from_value(section.clone()).map_err(|e| refused(format!("the section [secret] of the registration: {e}")))
+        order.settings.read(CredentialKind::Secret.name()).map_err(refused)
     }
 
     /// Opens the version of the terms for the target of the order; `None` if the version is over.
@@ -348,8 +345,7 @@ impl UpstreamConnector for SecretConnector {
     }
 
     fn assertion_keys(&self, settings: &KindSettings) -> Option<AssertionKeys> {
-        let section = settings.of(CredentialKind::Secret.name())?;
-        let settings: SecretSettings = serde_json::from_value(section.clone()).ok()?;
+        let settings: SecretSettings = settings.read(CredentialKind::Secret.name()).ok()?;
         Some(AssertionKeys { algorithm: settings.source?.algorithm()?, manual: false })
     }
 

@@ -163,9 +163,9 @@ pub struct AccessQuery<'a> {
 }
 
 impl AccessQuery<'_> {
-    /// The section of the kind; null where the registration has none.
-    pub fn section(&self) -> &Value {
-        self.upstream.settings.of(self.kind.as_str()).unwrap_or(&Value::Null)
+    /// The section of the kind, in its own shape. The error names the section.
+    pub fn settings<S: DeserializeOwned>(&self) -> Result<S, String> {
+        self.upstream.settings.read(self.kind.as_str())
     }
 }
 

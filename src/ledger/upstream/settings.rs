@@ -56,6 +56,12 @@ impl KindSettings {
         self.0.is_empty()
     }
 
+    /// The section of a kind, in the kind's own shape. The error names the section.
+    pub fn read<'a, S: Deserialize<'a>>(&'a self, kind: &str) -> Result<S, String> {
+        let section = self.of(kind).ok_or_else(|| format!("the registration has no section [{kind}]"))?;
+        S::deserialize(section).map_err(|e| format!("the section [{kind}] of the registration: {e}"))
+    }
+
     /// The section of a kind.
     pub fn of(&self, kind: &str) -> Option<&Value> {
         self.0.get(kind)
